@@ -1,0 +1,23 @@
+//! Custom resources in, routing table out.
+//!
+//! Pure: no IO, no clock, no async, no randomness. Values in, values out; so it cannot fail half-way and every rule is
+//! a table test. `compile` never stops at a bad object: what is wrong becomes a finding on that object and everything
+//! else still routes.
+//!
+//! Not here: Kubernetes calls (`operator`), SQL (`store`), sockets (`gateway`).
+
+// compile joins when the resource types are in `crds`.
+pub mod duration;
+pub mod event;
+pub mod filter;
+pub mod ids;
+pub mod retry;
+pub mod row;
+pub mod secret;
+pub mod shard;
+pub mod table;
+pub mod verify;
+
+pub use event::EventView;
+pub use row::{Kind, Row, RowKey};
+pub use table::Table;

@@ -1,0 +1,189 @@
+//! One row of the routing table as the operator publishes it and a gateway loads it.
+//!
+//! Rows hold what the compiler decided (defaults filled in, references resolved to UIDs, templates expanded), so a
+//! gateway needs no resource. The payload is JSON with a format number; secrets travel beside it, sealed, and the
+//! payload names them by place (`SecretIndex`). A gateway refuses a payload of a newer format or with a field that it
+//! doesn't know, and keeps the row it had: ignoring a rule that somebody wrote is worse than being late with it.
+
+use crate::{filter, retry, secret::Secret, verify};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// The format of the payload that this version writes, and the newest that it reads.
+pub const FORMAT: u16 = 1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Source,
+    Destination,
+    Connection,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 3] = [Kind::Source, Kind::Destination, Kind::Connection];
+
+    /// The word in the `routes.kind` column.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Source => "source",
+            Kind::Destination => "destination",
+            Kind::Connection => "connection",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RowKey {
+    pub kind: Kind,
+    pub uid: Uuid,
+}
+
+/// A compiled resource. Equality is what decides whether anything is published.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    pub uid: Uuid,
+    pub namespace: String,
+    pub name: String,
+    /// `metadata.generation` that this row was compiled from.
+    pub generation: i64,
+    pub spec: Spec,
+    /// What `SecretIndex` points into.
+    pub secrets: Vec<Secret>,
+}
+
+impl Row {
+    pub fn kind(&self) -> Kind {
+        match self.spec {
+            Spec::Source(_) => Kind::Source,
+            Spec::Destination(_) => Kind::Destination,
+            Spec::Connection(_) => Kind::Connection,
+        }
+    }
+
+    pub fn key(&self) -> RowKey {
+        RowKey { kind: self.kind(), uid: self.uid }
+    }
+
+    /// The payload column: JSON bytes, the same for equal specs.
+    pub fn payload(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Wire<'a> {
+            format: u16,
+            spec: &'a Spec,
+        }
+        serde_json::to_vec(&Wire { format: FORMAT, spec: &self.spec }).expect("a spec has string keys and no failing Serialize")
+    }
+}
+
+/// A payload that this version must not act on.
+#[derive(Debug, thiserror::Error)]
+pub enum UnreadablePayload {
+    #[error("written in format {0} by a newer operator; this gateway reads up to {FORMAT}")]
+    Newer(u16),
+    #[error("not a payload of this version")]
+    Malformed(#[source] serde_json::Error),
+}
+
+/// The inverse of [`Row::payload`].
+pub fn parse_payload(bytes: &[u8]) -> Result<Spec, UnreadablePayload> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: u16,
+    }
+    #[derive(Deserialize)]
+    struct Wire {
+        #[expect(dead_code, reason = "judged by Head before the rest is read")]
+        format: u16,
+        spec: Spec,
+    }
+    let head: Head = serde_json::from_slice(bytes).map_err(UnreadablePayload::Malformed)?;
+    if head.format > FORMAT {
+        return Err(UnreadablePayload::Newer(head.format));
+    }
+    serde_json::from_slice::<Wire>(bytes).map(|wire| wire.spec).map_err(UnreadablePayload::Malformed)
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Spec {
+    Source(SourceSpec),
+    Destination(DestinationSpec),
+    Connection(ConnectionSpec),
+}
+
+/// A place in [`Row::secrets`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretIndex(pub u16);
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSpec {
+    /// `spec.path`, won by the oldest source that asks for it.
+    pub path: Option<String>,
+    /// Upper-case methods; empty: any.
+    pub methods: Vec<String>,
+    pub suspended: bool,
+    pub verification: Option<verify::Verification>,
+    /// Largest accepted body, in bytes.
+    pub max_body_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DestinationSpec {
+    /// Paused: deliveries are recorded and wait.
+    pub suspended: bool,
+    pub provider: Provider,
+    pub retry: retry::Policy,
+    /// Most attempts in flight at once.
+    pub concurrency: u32,
+}
+
+/// How a destination is reached. More providers join here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Provider {
+    Http(HttpSpec),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpSpec {
+    /// Absolute http or https URL.
+    pub url: String,
+    /// `None`: the method that the event came with is not used; deliveries are POST.
+    pub method: Option<String>,
+    /// Sent with every attempt, in this order; names lower-case.
+    pub headers: Vec<(String, String)>,
+    /// Bounds the whole attempt, from DNS to the last byte of the answer that we keep.
+    #[serde(with = "crate::duration::millis")]
+    pub timeout: Duration,
+    pub auth: Option<Auth>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Auth {
+    Basic { username: SecretIndex, password: SecretIndex },
+    Bearer { token: SecretIndex },
+    /// A header whose value is the secret.
+    ApiKey { header: String, key: SecretIndex },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionSpec {
+    pub source: Uuid,
+    pub destination: Uuid,
+    /// Suspended: events are not matched by it.
+    pub suspended: bool,
+    pub filter: Option<filter::Filter>,
+    /// Overrides the destination's.
+    pub retry: Option<retry::Policy>,
+}
