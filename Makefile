@@ -1,0 +1,35 @@
+# Everything a person or CI does here. `make` alone prints this list.
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench image generate clean-servers
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+demo: ## builds, starts `hookstream dev examples/quickstart`, sends signed webhooks, shows what happened
+	@testground/install.sh postgres
+	@cargo build --quiet -p cli --bin hookstream
+	@cargo run --quiet -p cli --example demo
+
+test: ## the whole suite; installs the servers it needs (first time: some minutes)
+	@testground/test.sh
+
+check: ## fmt, clippy, docs and generated files
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --quiet
+	cargo test --quiet -p crds
+	@! command -v cargo-deny >/dev/null || cargo deny --log-level error check
+
+bench: ## release build; prints a table of what it measured and writes target/bench.json
+	@testground/install.sh postgres
+	cargo run --release --quiet -p tests --bin bench
+
+generate: ## writes the generated files anew (CRDs in the chart)
+	UPDATE_EXPECT=1 cargo test --quiet -p crds
+
+image: ## the container image, by docker or podman
+	docker build -t hookstream:dev .
+
+clean-servers: ## ends the test servers that stay up between runs
+	@testground/stop.sh

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The whole test suite: installs the servers it needs, runs every test and ends with `N passed, N failed`.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+testground/install.sh postgres kube helm kubeconform promtool || exit 1
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+cargo build --workspace --bins --quiet || exit 1
+cargo test --workspace --no-fail-fast 2>&1 | tee "$log"
+status=${PIPESTATUS[0]}
+
+read -r passed failed ignored < <(awk '/^test result:/ {p += $4; f += $6; i += $8} END {print p + 0, f + 0, i + 0}' "$log")
+if [ "$ignored" != 0 ]; then
+  echo "$ignored tests were ignored: no test of ours may skip itself" >&2
+  status=1
+fi
+# A crash of a test binary shows in cargo's status, not in a result line.
+[ "$status" = 0 ] || [ "$failed" != 0 ] || failed=1
+echo "$passed passed, $failed failed"
+[ "$status" = 0 ] && [ "$failed" = 0 ]
