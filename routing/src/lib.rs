@@ -15,6 +15,7 @@ pub mod retry;
 pub mod row;
 pub mod secret;
 pub mod shard;
+pub mod size;
 pub mod table;
 pub mod verify;
 
