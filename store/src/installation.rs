@@ -1,0 +1,19 @@
+//! The one row that says how this database was laid out: the number of shards, which never changes.
+
+use crate::{Pool, error::Result};
+use sqlx::Row;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Installation {
+    /// At least 1.
+    pub shards: u16,
+}
+
+/// [`crate::Error::Schema`] when the database was never migrated.
+pub async fn load(pool: &Pool) -> Result<Installation> {
+    let mut session = pool.session().await?;
+    let row = pool.query("SELECT shards FROM installation").fetch_one(session.connection()).await?;
+    session.done().await?;
+    let shards: i16 = row.try_get("shards")?;
+    Ok(Installation { shards: shards.unsigned_abs() })
+}
