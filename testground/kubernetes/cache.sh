@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Shared by everything that fills the cache; sourced, not run.
 # The cache may be deleted at any time: the next run fills it again.
+# shellcheck disable=SC2034  # ARCH: for those who source this
 TG_CACHE=${TG_CACHE:-$HOME/.cache/test-ground}
 case $(uname -m) in
   x86_64)  ARCH=amd64 ;;
