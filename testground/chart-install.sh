@@ -123,6 +123,7 @@ scoped_rights() {
   may operator yes list sources.hookstream.io -n payments
   may operator yes get secrets -n payments
   may operator yes patch sources.hookstream.io --subresource=status -n payments
+  may operator yes create events.events.k8s.io -n hooks
   may operator no list sources.hookstream.io -n hooks
   may operator no get secrets -n hooks
   may operator no list secrets -A

@@ -29,9 +29,7 @@ capabilities: {drop: [ALL]}
 - {name: HOOKSTREAM_LOG, value: {{ .Values.log.level | quote }}}
 - {name: HOOKSTREAM_LOG_FORMAT, value: {{ .Values.log.format }}}
 - {name: HOOKSTREAM_ADMIN_LISTEN, value: "0.0.0.0:9090"}
-{{- with .Values.egress.allow }}
-- {name: HOOKSTREAM_EGRESS_ALLOW, value: {{ join "," . | quote }}}
-{{- end }}
+- {name: HOOKSTREAM_SHARDS, value: {{ .Values.database.shards | quote }}}
 {{- end -}}
 
 {{- define "hookstream.volumes" -}}

@@ -25,6 +25,11 @@ Secrets: it watches their metadata everywhere and fetches only those that resour
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch]
+{{ include "hookstream.eventRules" . }}
+{{- end -}}
+
+{{/* Where it does not watch but runs: Events about itself, nothing else */}}
+{{- define "hookstream.eventRules" -}}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
