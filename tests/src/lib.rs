@@ -1,0 +1,7 @@
+//! The project as its users meet it: real Postgres, real API server, real processes.
+//!
+//! What tests and the benchmark share. The tests themselves are in `tests/tests/`.
+
+pub mod process;
+pub mod receiver;
+pub mod sender;
