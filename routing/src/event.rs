@@ -27,7 +27,12 @@ impl<'a> EventView<'a> {
     }
 
     /// The body as JSON; `None` when it isn't (serde_json also stops at 128 levels of nesting).
+    /// A byte order mark in front is skipped, as RFC 8259 allows: some senders write one.
     pub fn json(&self) -> Option<&Value> {
-        self.json.get_or_init(|| serde_json::from_slice(self.body).ok()).as_ref()
+        let parse = || {
+            let text = self.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(self.body);
+            serde_json::from_slice(text).ok()
+        };
+        self.json.get_or_init(parse).as_ref()
     }
 }

@@ -1,0 +1,259 @@
+//! Where a rule looks: `body.order.items[0].price`, `headers.x-github-event`, `query.page`, `method` …
+
+use super::compare::{Found, Visit};
+use crate::event::EventView;
+use http::{HeaderName, header::CONTENT_TYPE};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::{borrow::Cow, fmt::Write as _, net::IpAddr};
+
+/// Bounds that keep a row small and the walk's recursion flat; the resource type has the same or tighter ones.
+const MAX_LENGTH: usize = 512;
+const MAX_SEGMENTS: usize = 32;
+
+/// What every message about a path ends with.
+const ROOTS: &str = "a path is body.…, headers.…, query.…, method, path, content_type or source_ip";
+
+/// A path in canonical form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Path {
+    Method,
+    Path,
+    /// The media type alone, as `application/json`; `headers.content-type` has the parameters too.
+    ContentType,
+    SourceIp,
+    /// Lower case.
+    Header(String),
+    Query(String),
+    /// From the root of the JSON body; empty: the body itself.
+    Body(Vec<Segment>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Segment {
+    Key(String),
+    Index(u32),
+    /// `[*]`: each element of an array.
+    Each,
+}
+
+impl Path {
+    /// Reads a path; the error is a sentence that says what to write.
+    pub fn parse(text: &str) -> Result<Path, String> {
+        if text.len() > MAX_LENGTH {
+            return Err(format!("the path is longer than {MAX_LENGTH} bytes"));
+        }
+        let end = text.find(['.', '[']).unwrap_or(text.len());
+        let (root, rest) = text.split_at(end);
+        match root {
+            "body" | "payload" => segments(text, rest).map(Path::Body),
+            "headers" => header(text, rest),
+            "query" => query(text, rest),
+            "method" => alone(text, rest, Path::Method),
+            "path" => alone(text, rest, Path::Path),
+            "content_type" => alone(text, rest, Path::ContentType),
+            "source_ip" => alone(text, rest, Path::SourceIp),
+            "" => Err(format!("the path is empty or begins with a separator; {ROOTS}")),
+            "header" => Err(format!("write `headers{rest}` (with an s)")),
+            _ => Err(format!(
+                "`{text}` begins with none of the parts of a request; for a field of the JSON body write `body.{text}`; {ROOTS}"
+            )),
+        }
+    }
+
+    /// What matching by this path costs, in order: a field, a scan of a text, parsing the body.
+    pub(super) fn cost(&self) -> u8 {
+        match self {
+            Path::Method | Path::Path | Path::ContentType | Path::SourceIp | Path::Header(_) => 0,
+            Path::Query(_) => 1,
+            Path::Body(_) => 2,
+        }
+    }
+
+    /// Whether `holds` for one of the values that the path leads to.
+    pub(super) fn any(&self, event: &EventView<'_>, holds: Visit<'_>) -> bool {
+        match self {
+            Path::Method => holds(Found::Text(event.method.as_str())),
+            Path::Path => holds(Found::Text(event.path)),
+            Path::ContentType => event
+                .headers
+                .get(CONTENT_TYPE)
+                .and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
+                .is_some_and(|value| holds(Found::Text(media_type(value)))),
+            Path::SourceIp => {
+                holds(Found::Text(AddressText::of(event.source_ip).as_str()))
+            }
+            // A value that isn't UTF-8 is no text: it is missing rather than matched by its replacement characters.
+            Path::Header(name) => event
+                .headers
+                .get_all(name.as_str())
+                .iter()
+                .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
+                .any(|value| holds(Found::Text(value))),
+            Path::Query(name) => query_values(event.query, name).any(|value| holds(Found::Text(&value))),
+            Path::Body(segments) => event.json().is_some_and(|json| any_in(json, segments, holds)),
+        }
+    }
+}
+
+fn media_type(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
+}
+
+/// As deep as the path has segments. Each element is visited once at most, whatever the number of wildcards.
+fn any_in(value: &Value, segments: &[Segment], holds: Visit<'_>) -> bool {
+    let Some((first, rest)) = segments.split_first() else {
+        return holds(Found::Json(value));
+    };
+    let next = match (first, value) {
+        (Segment::Key(key), Value::Object(fields)) => fields.get(key),
+        // `items.0.id` as well as `items[0].id`: both are in use elsewhere.
+        (Segment::Key(key), Value::Array(items)) => key.parse().ok().and_then(|place: usize| items.get(place)),
+        (Segment::Index(place), Value::Array(items)) => items.get(*place as usize),
+        (Segment::Each, Value::Array(items)) => return items.iter().any(|item| any_in(item, rest, holds)),
+        _ => None,
+    };
+    next.is_some_and(|value| any_in(value, rest, holds))
+}
+
+/// The decoded values of one name, in order. What doesn't decode to UTF-8 is missing.
+fn query_values<'q>(query: &'q str, name: &'q str) -> impl Iterator<Item = Cow<'q, str>> {
+    query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .filter(move |(key, _)| decoded(key).is_some_and(|key| key == name))
+        .filter_map(|(_, value)| decoded(value))
+}
+
+/// `application/x-www-form-urlencoded` decoding; allocates only when there is something to decode.
+fn decoded(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains(['%', '+']) {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        match (first, after) {
+            (b'+', _) => bytes.push(b' '),
+            (b'%', [high, low, tail @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                let digit = |b: u8| (b as char).to_digit(16).unwrap_or_default() as u8;
+                bytes.push(digit(*high) << 4 | digit(*low));
+                rest = tail;
+            }
+            // A lone percent sign stands for itself, as browsers have it.
+            (other, _) => bytes.push(*other),
+        }
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+/// An address as text on the stack.
+struct AddressText {
+    bytes: [u8; 48],
+    length: usize,
+}
+
+impl AddressText {
+    fn of(address: IpAddr) -> AddressText {
+        let mut text = AddressText { bytes: [0; 48], length: 0 };
+        write!(text, "{}", address.to_canonical()).expect("the longest IPv6 text has 39 characters");
+        text
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Write for AddressText {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let end = self.length + text.len();
+        let room = self.bytes.get_mut(self.length..end).ok_or(std::fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.length = end;
+        Ok(())
+    }
+}
+
+fn alone(text: &str, rest: &str, path: Path) -> Result<Path, String> {
+    match rest {
+        "" => Ok(path),
+        _ => Err(format!("`{text}`: nothing can follow `{}`", &text[..text.len() - rest.len()])),
+    }
+}
+
+/// `.name` (all that follows is the name) or `["name"]`.
+fn name<'t>(text: &str, rest: &'t str, example: &str) -> Result<&'t str, String> {
+    let name = match rest.strip_prefix('.') {
+        Some(name) => Some(name),
+        None => quoted(rest).filter(|(_, after)| after.is_empty()).map(|(name, _)| name),
+    };
+    match name {
+        Some(name) if !name.is_empty() => Ok(name),
+        _ => Err(format!("`{text}` names nothing; write `{example}`")),
+    }
+}
+
+fn header(text: &str, rest: &str) -> Result<Path, String> {
+    let name = name(text, rest, "headers.x-github-event")?;
+    match HeaderName::from_bytes(name.as_bytes()) {
+        Ok(name) => Ok(Path::Header(name.as_str().to_owned())),
+        Err(_) => Err(format!("`{name}` can't be the name of a header; write `headers.x-github-event`")),
+    }
+}
+
+fn query(text: &str, rest: &str) -> Result<Path, String> {
+    name(text, rest, "query.page").map(|name| Path::Query(name.to_owned()))
+}
+
+/// `["name"]…` or `['name']…`: the name, and what follows.
+fn quoted(text: &str) -> Option<(&str, &str)> {
+    let inner = text.strip_prefix('[')?;
+    let quote = inner.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    inner[1..].split_once(match quote {
+        '"' => "\"]",
+        _ => "']",
+    })
+}
+
+/// What follows `body`: `.key`, `["key"]`, `[0]`, `[*]`, any number of times.
+fn segments(text: &str, mut rest: &str) -> Result<Vec<Segment>, String> {
+    let mut segments = Vec::new();
+    while !rest.is_empty() {
+        let (segment, after) = segment(text, rest)?;
+        segments.push(segment);
+        rest = after;
+        if segments.len() > MAX_SEGMENTS {
+            return Err(format!("the path is more than {MAX_SEGMENTS} levels deep"));
+        }
+    }
+    Ok(segments)
+}
+
+fn segment<'t>(text: &str, rest: &'t str) -> Result<(Segment, &'t str), String> {
+    if let Some(after) = rest.strip_prefix('.') {
+        let end = after.find(['.', '[', ']']).unwrap_or(after.len());
+        return match &after[..end] {
+            "" => Err(format!("`{text}` has an empty name; write `body.order.id`")),
+            "*" => Err(format!("write `[*]` for each element of a list, as `body.items[*].id`, in `{text}`")),
+            key => Ok((Segment::Key(key.to_owned()), &after[end..])),
+        };
+    }
+    if let Some((key, after)) = quoted(rest) {
+        return Ok((Segment::Key(key.to_owned()), after));
+    }
+    let bracket = rest.strip_prefix('[').and_then(|inner| inner.split_once(']'));
+    let segment = bracket.and_then(|(inside, after)| match inside {
+        "*" => Some((Segment::Each, after)),
+        digits if digits.bytes().all(|b| b.is_ascii_digit()) => {
+            digits.parse().ok().map(|place| (Segment::Index(place), after))
+        }
+        _ => None,
+    });
+    segment.ok_or_else(|| {
+        format!("`{text}` is wrong at `{rest}`; write `[0]`, `[*]` or `[\"a name\"]`, and a dot before a plain name")
+    })
+}
