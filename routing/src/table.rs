@@ -8,19 +8,31 @@ use crate::{
     filter::Matcher,
     ids::{self, Prefix},
     retry,
-    row::{self, Row, RowKey, Spec},
+    row::{self, Kind, Row, RowKey, Spec},
     verify::Verifier,
 };
-use std::{collections::HashMap, sync::Arc};
+use http::Method;
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 use uuid::Uuid;
+
+#[cfg(test)]
+mod tests;
 
 /// One immutable revision.
 #[derive(Debug, Default, Clone)]
 pub struct Table {
     rows: HashMap<RowKey, Arc<Row>>,
     sources: HashMap<Uuid, Arc<Source>>,
-    paths: HashMap<String, Uuid>,
+    /// Own paths, and who claims each. The compiler lets one source have a path; while a gateway has a row that it
+    /// couldn't replace there may be two, and then the lower UID wins on every replica.
+    paths: HashMap<String, BTreeSet<Uuid>>,
+    /// Bytes of the longest own path: bounds how far into a URL a path is looked for.
+    longest_path: usize,
     destinations: HashMap<Uuid, Arc<Destination>>,
+    connections: HashMap<Uuid, Arc<Connection>>,
 }
 
 #[derive(Debug)]
@@ -32,7 +44,7 @@ pub struct Source {
     pub name: String,
     pub suspended: bool,
     /// Empty: any.
-    pub methods: Vec<http::Method>,
+    pub methods: Vec<Method>,
     pub max_body_bytes: u64,
     pub verifier: Option<Verifier>,
     /// In the order of their UIDs.
@@ -44,6 +56,7 @@ pub struct Connection {
     pub uid: Uuid,
     pub namespace: String,
     pub name: String,
+    pub source: Uuid,
     pub destination: Uuid,
     pub suspended: bool,
     pub matcher: Matcher,
@@ -67,17 +80,127 @@ impl Table {
     }
 
     /// The next revision: `changed` rows replaced or added, `removed` gone.
+    ///
+    /// The result depends on the rows that are left and on nothing else, so any way to them gives the same table.
     pub fn with(&self, changed: impl IntoIterator<Item = Row>, removed: impl IntoIterator<Item = RowKey>) -> Table {
-        let _ = (changed.into_iter().count(), removed.into_iter().count());
-        unimplemented!("written by the routing helper")
+        let mut next = self.clone();
+        // Sources whose view of the world is another than before: they are made anew at the end, once each.
+        let mut touched = HashSet::new();
+        // Destinations that came or went.
+        let mut moved = HashSet::new();
+
+        for key in removed {
+            next.take(key, &mut touched);
+            if key.kind == Kind::Destination {
+                moved.insert(key.uid);
+            }
+        }
+        for row in changed {
+            let key = row.key();
+            if key.kind == Kind::Destination && !next.destinations.contains_key(&key.uid) {
+                moved.insert(key.uid);
+            }
+            next.take(key, &mut touched);
+            next.put(row, &mut touched);
+        }
+
+        let followers = next.connections.values();
+        touched.extend(followers.filter(|c| moved.contains(&c.destination)).map(|c| c.source));
+        next.longest_path = next.paths.keys().map(String::len).max().unwrap_or_default();
+        next.rebuild_sources(&touched);
+        next
+    }
+
+    /// Forgets a row and what was made of it.
+    fn take(&mut self, key: RowKey, touched: &mut HashSet<Uuid>) {
+        let Some(row) = self.rows.remove(&key) else { return };
+        match &row.spec {
+            Spec::Source(spec) => {
+                touched.insert(row.uid);
+                self.sources.remove(&row.uid);
+                let Some(path) = &spec.path else { return };
+                if let Some(claims) = self.paths.get_mut(path) {
+                    claims.remove(&row.uid);
+                    if claims.is_empty() {
+                        self.paths.remove(path);
+                    }
+                }
+            }
+            Spec::Destination(_) => {
+                self.destinations.remove(&row.uid);
+            }
+            Spec::Connection(spec) => {
+                touched.insert(spec.source);
+                self.connections.remove(&row.uid);
+            }
+        }
+    }
+
+    /// Adds a row that isn't there.
+    fn put(&mut self, row: Row, touched: &mut HashSet<Uuid>) {
+        let uid = row.uid;
+        match &row.spec {
+            Spec::Source(spec) => {
+                touched.insert(uid);
+                if let Some(path) = &spec.path {
+                    self.paths.entry(path.clone()).or_default().insert(uid);
+                }
+            }
+            Spec::Destination(spec) => {
+                self.destinations.insert(uid, Arc::new(Destination::new(&row, spec)));
+            }
+            Spec::Connection(spec) => {
+                touched.insert(spec.source);
+                self.connections.insert(uid, Arc::new(Connection::new(&row, spec)));
+            }
+        }
+        self.rows.insert(row.key(), Arc::new(row));
+    }
+
+    /// One pass over the connections, whatever the number of sources.
+    fn rebuild_sources(&mut self, touched: &HashSet<Uuid>) {
+        let mut of_source: HashMap<Uuid, Vec<Arc<Connection>>> = HashMap::new();
+        for connection in self.connections.values() {
+            if touched.contains(&connection.source) && self.destinations.contains_key(&connection.destination) {
+                of_source.entry(connection.source).or_default().push(connection.clone());
+            }
+        }
+        for &uid in touched {
+            let Some(row) = self.rows.get(&RowKey { kind: Kind::Source, uid }) else { continue };
+            let Spec::Source(spec) = &row.spec else { continue };
+            let mut connections = of_source.remove(&uid).unwrap_or_default();
+            connections.sort_by_key(|connection| connection.uid);
+            self.sources.insert(uid, Arc::new(Source::new(row, spec, connections)));
+        }
     }
 
     /// The source of an ingest URL: `src_<uid>` or the beginning of a path of its own.
     /// Answers the source and what of `path` follows its key (empty or beginning with `/`).
-    /// `path` is what follows `/v1/ingest/`. The longest own path wins.
+    /// `path` is what follows `/v1/ingest/`, percent-encoded as sent. The longest own path wins.
     pub fn source<'t, 'p>(&'t self, path: &'p str) -> Option<(&'t Arc<Source>, &'p str)> {
-        let _ = (path, &self.paths, &self.sources, &self.rows, ids::parse(Prefix::Source, path), |s: &Spec| matches!(s, Spec::Source(_)));
-        unimplemented!("written by the routing helper")
+        let end = path.find('/').unwrap_or(path.len());
+        if let Some(uid) = ids::parse(Prefix::Source, &path[..end]) {
+            return self.sources.get(&uid).map(|source| (source, &path[end..]));
+        }
+        let (uid, rest) = self.own_path(path)?;
+        self.sources.get(&uid).map(|source| (source, rest))
+    }
+
+    /// The longest own path that is a beginning of `path`, by whole segments.
+    fn own_path<'p>(&self, path: &'p str) -> Option<(Uuid, &'p str)> {
+        // No key is longer than this, so a URL of a thousand slashes costs no more look-ups than a key has.
+        let reach = path.len().min(self.longest_path.saturating_add(1));
+        let bytes = path.as_bytes();
+        let whole = (path.len() <= self.longest_path).then_some(path.len());
+        let slashes = (0..reach).rev().filter(|&at| bytes[at] == b'/');
+        whole.into_iter().chain(slashes).find_map(|end| {
+            let claims = self.paths.get(&path[..end])?;
+            claims.first().map(|&uid| (uid, &path[end..]))
+        })
+    }
+
+    pub fn sources(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.sources.values()
     }
 
     pub fn destination(&self, uid: Uuid) -> Option<&Arc<Destination>> {
@@ -89,14 +212,66 @@ impl Table {
     }
 
     pub fn connection(&self, uid: Uuid) -> Option<&Arc<Connection>> {
-        let _ = uid;
-        unimplemented!("written by the routing helper")
+        self.connections.get(&uid)
+    }
+
+    /// The rows that this table was built from.
+    pub fn rows(&self) -> impl Iterator<Item = &Arc<Row>> {
+        self.rows.values()
     }
 }
 
 impl Source {
+    fn new(row: &Row, spec: &row::SourceSpec, connections: Vec<Arc<Connection>>) -> Source {
+        let methods = spec.methods.iter().map(|method| Method::from_bytes(method.as_bytes()));
+        Source {
+            uid: row.uid,
+            id: ids::format(Prefix::Source, row.uid),
+            namespace: row.namespace.clone(),
+            name: row.name.clone(),
+            suspended: spec.suspended,
+            // The compiler wrote none that isn't one. Should a row hold such a thing, no request has it either; POST in its
+            // place keeps the list from becoming empty, which would let everything in.
+            methods: methods.map(|method| method.unwrap_or(Method::POST)).collect(),
+            max_body_bytes: spec.max_body_bytes,
+            verifier: spec.verification.as_ref().map(|verification| Verifier::new(verification, &row.secrets)),
+            connections,
+        }
+    }
+
     /// The connections that this event goes by. A connection whose destination is not in the table is not among them.
     pub fn route<'s>(&'s self, event: &EventView<'_>) -> Vec<&'s Arc<Connection>> {
-        self.connections.iter().filter(|connection| !connection.suspended && connection.matcher.matches(event)).collect()
+        self.connections
+            .iter()
+            .filter(|connection| !connection.suspended && connection.matcher.matches(event))
+            .collect()
+    }
+}
+
+impl Connection {
+    fn new(row: &Row, spec: &row::ConnectionSpec) -> Connection {
+        Connection {
+            uid: row.uid,
+            namespace: row.namespace.clone(),
+            name: row.name.clone(),
+            source: spec.source,
+            destination: spec.destination,
+            suspended: spec.suspended,
+            matcher: spec.filter.as_ref().map(Matcher::new).unwrap_or_default(),
+            retry: spec.retry.clone(),
+        }
+    }
+}
+
+impl Destination {
+    fn new(row: &Row, spec: &row::DestinationSpec) -> Destination {
+        Destination {
+            uid: row.uid,
+            namespace: row.namespace.clone(),
+            name: row.name.clone(),
+            generation: row.generation,
+            spec: spec.clone(),
+            secrets: row.secrets.clone(),
+        }
     }
 }
