@@ -5,7 +5,16 @@
 //! lease has moved on. So a holder that was paused for an hour does no harm when it wakes.
 
 use crate::{Pool, error::Result};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use sqlx::{
+    Postgres, Row as _,
+    postgres::{PgArguments, PgBindIterExt, PgRow},
+    query::Query,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// The operator's leadership.
@@ -18,7 +27,7 @@ pub fn shard_name(shard: u16) -> String {
 
 /// The inverse of [`shard_name`].
 pub fn parse_shard(name: &str) -> Option<u16> {
-    name.strip_prefix("shard/").filter(|digits| digits.len() == 5).and_then(|digits| digits.parse().ok())
+    name.strip_prefix("shard/").filter(|digits| digits.len() == 5 && digits.bytes().all(|b| b.is_ascii_digit())).and_then(|digits| digits.parse().ok())
 }
 
 /// The lease of a periodic task: `task/partitions`.
@@ -51,24 +60,88 @@ pub async fn acquire(pool: &Pool, name: &str, holder: &str, ttl: Duration) -> Re
     Ok(acquire_many(pool, &[name.to_owned()], holder, ttl).await?.pop())
 }
 
+/// The rows are locked in the order of their names, as everywhere, so that no two of our statements wait for each other.
+/// A row whose holder is just writing is waited for: that write then counts, and ours begins after it.
+const ACQUIRE: &str = "\
+INSERT INTO lease AS l (name, holder, epoch, expires_at)
+SELECT name, $2, 1, now() + make_interval(secs => $3) FROM unnest($1::text[]) AS name ORDER BY name
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, epoch = l.epoch + 1, expires_at = excluded.expires_at
+WHERE l.holder IS NULL OR l.expires_at <= now()
+RETURNING name, epoch";
+
 /// Takes those of the leases that are free or expired, in one statement; waits for writes in flight that name them.
+/// A name that has no row yet is free.
 pub async fn acquire_many(pool: &Pool, names: &[String], holder: &str, ttl: Duration) -> Result<Vec<Lease>> {
-    let _ = (pool, names, holder, ttl);
-    unimplemented!()
+    let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let trusted_until = trust(ttl);
+    let mut session = pool.session().await?;
+    let query = pool.query(ACQUIRE).bind(names.into_iter().bind_iter()).bind(holder).bind(ttl.as_secs_f64());
+    let rows = query.fetch_all(session.connection()).await?;
+    session.done().await?;
+    let holder: Arc<str> = Arc::from(holder);
+    let lease = |row: &PgRow| -> Result<Lease> {
+        Ok(Lease { name: row.try_get("name")?, holder: Arc::clone(&holder), epoch: row.try_get("epoch")?, trusted_until })
+    };
+    rows.iter().map(lease).collect()
 }
+
+const RENEW: &str = "\
+WITH mine AS MATERIALIZED (
+    SELECT l.name FROM unnest($1::text[], $2::text[], $3::bigint[]) AS k (name, holder, epoch)
+    JOIN lease l ON l.name = k.name AND l.holder = k.holder AND l.epoch = k.epoch
+    ORDER BY l.name FOR NO KEY UPDATE OF l
+)
+UPDATE lease l SET expires_at = now() + make_interval(secs => $4) FROM mine WHERE l.name = mine.name
+RETURNING l.name";
 
 /// Prolongs leases in one statement. Returns those that are still ours; the others are lost.
 ///
 /// An expired lease that nobody has taken is still ours: its epoch proves that nobody was between.
 pub async fn renew_many(pool: &Pool, leases: &[Lease], ttl: Duration) -> Result<Vec<Lease>> {
-    let _ = (pool, leases, ttl);
-    unimplemented!()
+    if leases.is_empty() {
+        return Ok(Vec::new());
+    }
+    let trusted_until = trust(ttl);
+    let mut session = pool.session().await?;
+    let rows = bind_leases(pool.query(RENEW), leases).bind(ttl.as_secs_f64()).fetch_all(session.connection()).await?;
+    session.done().await?;
+    let renewed = rows.iter().map(|row| Ok(row.try_get("name")?)).collect::<Result<BTreeSet<&str>>>()?;
+    let still = leases.iter().filter(|lease| renewed.contains(&*lease.name));
+    Ok(still.map(|lease| Lease { trusted_until, ..lease.clone() }).collect())
 }
+
+const RELEASE: &str = "\
+WITH mine AS MATERIALIZED (
+    SELECT l.name FROM unnest($1::text[], $2::text[], $3::bigint[]) AS k (name, holder, epoch)
+    JOIN lease l ON l.name = k.name AND l.holder = k.holder AND l.epoch = k.epoch
+    ORDER BY l.name FOR NO KEY UPDATE OF l
+)
+UPDATE lease l SET holder = NULL, expires_at = now() FROM mine WHERE l.name = mine.name";
 
 /// Gives leases back, in one statement: they are free at once, their epochs stay. Those that are no longer ours are left alone.
 pub async fn release_many(pool: &Pool, leases: &[Lease]) -> Result<()> {
-    let _ = (pool, leases);
-    unimplemented!()
+    if leases.is_empty() {
+        return Ok(());
+    }
+    let mut session = pool.session().await?;
+    bind_leases(pool.query(RELEASE), leases).execute(session.connection()).await?;
+    session.done().await
+}
+
+fn bind_leases(query: Query<'static, Postgres, PgArguments>, leases: &[Lease]) -> Query<'static, Postgres, PgArguments> {
+    query
+        .bind(leases.iter().map(|lease| &*lease.name).bind_iter())
+        .bind(leases.iter().map(|lease| &*lease.holder).bind_iter())
+        .bind(leases.iter().map(|lease| lease.epoch).bind_iter())
+}
+
+/// Until when to trust what the call that is about to be made will say. Taken before it, so that the time it takes only
+/// shortens the trust.
+fn trust(ttl: Duration) -> Instant {
+    Instant::now() + ttl - ttl / 5
 }
 
 /// A lease as the database has it.
@@ -83,6 +156,26 @@ pub struct Row {
 
 /// The leases whose names begin with `prefix`, by name.
 pub async fn list(pool: &Pool, prefix: &str) -> Result<Vec<Row>> {
-    let _ = (pool, prefix);
-    unimplemented!()
+    let mut session = pool.session().await?;
+    let sql = "SELECT name, holder, epoch, expires_at <= now() AS expired FROM lease WHERE starts_with(name, $1) ORDER BY name";
+    let rows = pool.query(sql).bind(prefix).fetch_all(session.connection()).await?;
+    session.done().await?;
+    let lease = |row: &PgRow| -> Result<Row> {
+        Ok(Row { name: row.try_get("name")?, holder: row.try_get("holder")?, epoch: row.try_get("epoch")?, expired: row.try_get("expired")? })
+    };
+    rows.iter().map(lease).collect()
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn a_shards_lease_names_it() {
+        assert_eq!(shard_name(17), "shard/00017");
+        assert_eq!(parse_shard("shard/00017"), Some(17));
+        for name in ["shard/17", "shard/", "shard/000017", "task/00017", "shard/+0017"] {
+            assert_eq!(parse_shard(name), None, "{name}");
+        }
+    }
 }

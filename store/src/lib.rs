@@ -31,6 +31,6 @@ pub mod time;
 pub use error::{Error, Result};
 pub use keyring::Keyring;
 pub use lease::{Held, Lease};
-pub use migrate::{Migrated, migrate};
+pub use migrate::{DEFAULT_SHARDS, Migrated, migrate};
 pub use pool::{Options, Pool, Store};
 pub use private_server::PrivateServer;

@@ -1,13 +1,18 @@
 //! Hints through LISTEN/NOTIFY. Only hints: whoever waits for one also looks on a timer.
 
 use crate::{Pool, Store, error::Result};
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use std::time::Duration;
 use uuid::Uuid;
+
+const ROUTES: &str = "hookstream_routes";
+const QUEUE: &str = "hookstream_queue";
+const REPLICAS: &str = "hookstream_replicas";
 
 /// Something may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hint {
-    /// The routing table: `epoch` and `revision` of its head.
+    /// The routing table: its head as it was published.
     Routes { epoch: i64, revision: i64 },
     /// These destinations have something new in the queue.
     Queue(Vec<Uuid>),
@@ -17,22 +22,72 @@ pub enum Hint {
     Lost,
 }
 
+/// The one connection that listens.
 pub struct Listener {
-    inner: PgListener,
+    options: PgConnectOptions,
+    /// `None` after it broke.
+    inner: Option<PgListener>,
 }
 
 impl Listener {
     /// Connects to the direct URL and listens to all channels.
     pub async fn connect(store: &Store) -> Result<Listener> {
-        let _ = store;
-        unimplemented!()
+        let options = store.listen_options().clone();
+        let inner = Some(listen(options.clone()).await?);
+        Ok(Listener { options, inner })
+    }
+
+    /// A listener that connects at the first [`Listener::next`] and says [`Hint::Lost`] then.
+    pub fn lazy(store: &Store) -> Listener {
+        Listener { options: store.listen_options().clone(), inner: None }
     }
 
     /// Waits for the next hint. Cancel safe. After an error call it again, later: it connects anew and says [`Hint::Lost`].
     pub async fn next(&mut self) -> Result<Hint> {
-        let _ = &mut self.inner;
-        unimplemented!()
+        let Some(inner) = &mut self.inner else {
+            self.inner = Some(listen(self.options.clone()).await?);
+            return Ok(Hint::Lost);
+        };
+        match inner.try_recv().await {
+            Ok(Some(notification)) => Ok(parse(notification.channel(), notification.payload())),
+            Ok(None) => {
+                self.inner = None;
+                self.inner = Some(listen(self.options.clone()).await?);
+                Ok(Hint::Lost)
+            }
+            Err(error) => {
+                self.inner = None;
+                Err(error.into())
+            }
+        }
     }
+}
+
+async fn listen(options: PgConnectOptions) -> Result<PgListener> {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(Duration::from_secs(5))
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_lazy_with(options);
+    let mut listener = PgListener::connect_with(&pool).await?;
+    // We connect again ourselves, so that a failure to do so is seen.
+    listener.eager_reconnect(false);
+    listener.listen_all([ROUTES, QUEUE, REPLICAS]).await?;
+    Ok(listener)
+}
+
+/// What we can't read comes from a newer version: then look at everything.
+fn parse(channel: &str, payload: &str) -> Hint {
+    let parsed = match channel {
+        ROUTES => payload.split_once('.').and_then(|(epoch, revision)| {
+            Some(Hint::Routes { epoch: epoch.parse().ok()?, revision: revision.parse().ok()? })
+        }),
+        QUEUE => payload.split(',').map(|id| Uuid::try_parse(id).ok()).collect::<Option<_>>().map(Hint::Queue),
+        REPLICAS => Some(Hint::Replicas),
+        _ => None,
+    };
+    parsed.unwrap_or(Hint::Lost)
 }
 
 /// The destinations that one notification names; more go into further ones (a payload has at most 8,000 bytes).
@@ -41,6 +96,35 @@ pub const DESTINATIONS_PER_NOTIFY: usize = 200;
 /// Tells the other replicas that these destinations have something new in the queue. Outside the recording transaction:
 /// NOTIFY serialises commits.
 pub async fn notify_queue(pool: &Pool, destinations: &[Uuid]) -> Result<()> {
-    let _ = (pool, destinations);
-    unimplemented!()
+    if destinations.is_empty() {
+        return Ok(());
+    }
+    let payloads: Vec<String> = destinations
+        .chunks(DESTINATIONS_PER_NOTIFY)
+        .map(|chunk| chunk.iter().map(|id| id.simple().to_string()).collect::<Vec<_>>().join(","))
+        .collect();
+    let mut session = pool.session().await?;
+    let query = pool.query("SELECT pg_notify('hookstream_queue', payload) FROM unnest($1::text[]) AS payload").bind(payloads);
+    query.execute(session.connection()).await?;
+    session.done().await
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn a_notification_is_read_and_a_strange_one_means_look_at_everything() {
+        assert_eq!(parse(ROUTES, "3.17"), Hint::Routes { epoch: 3, revision: 17 });
+        assert_eq!(parse(QUEUE, "00000000000000000000000000000001"), Hint::Queue(vec![Uuid::from_u128(1)]));
+        assert_eq!(parse(REPLICAS, ""), Hint::Replicas);
+        for (channel, payload) in [(ROUTES, "3"), (ROUTES, "a.b"), (QUEUE, ""), (QUEUE, "1,2"), ("other", "")] {
+            assert_eq!(parse(channel, payload), Hint::Lost, "{channel} {payload}");
+        }
+    }
+
+    #[test]
+    fn a_full_notification_fits_into_a_payload() {
+        assert!(DESTINATIONS_PER_NOTIFY * 33 < 8000);
+    }
 }

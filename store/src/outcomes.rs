@@ -1,9 +1,22 @@
 //! What came of attempts: written in batches, each batch one statement, fenced by the leases of its shards.
 
-use crate::{Pool, error::Result, lease::Held};
+use crate::{
+    Pool,
+    error::{Error, Result},
+    events::shard_to_sql,
+    lease::{Held, shard_name},
+    partitions,
+    time::to_sql,
+};
 use bytes::Bytes;
 use jiff::Timestamp;
-use std::sync::Arc;
+use routing::retry::GaveUp;
+use sqlx::{Row, postgres::PgBindIterExt};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap, hash_map::Entry},
+    sync::Arc,
+};
 use uuid::Uuid;
 
 /// One attempt that ended, and what becomes of its delivery. The first fields are its queue row's, unchanged.
@@ -55,7 +68,7 @@ pub struct Timings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finished {
     Delivered,
-    DeadLetter(routing::retry::GaveUp),
+    DeadLetter(GaveUp),
     RetryAt(Timestamp),
 }
 
@@ -70,12 +83,161 @@ impl WrittenShards {
     }
 }
 
+/// One statement. `held` locks the lease rows that are still ours against a new holder until this commits: whoever takes a
+/// lease over waits for us, or we find it taken and `held` lacks it. Every other part asks `held`, so it runs first.
+const WRITE: &str = "\
+WITH held AS MATERIALIZED (
+    SELECT k.shard FROM unnest($1::text[], $2::smallint[], $3::bigint[]) AS k (name, shard, epoch)
+    JOIN lease l ON l.name = k.name AND l.epoch = k.epoch AND l.holder = $4
+    ORDER BY l.name FOR SHARE OF l
+), queued AS MATERIALIZED (
+    SELECT * FROM unnest($5::smallint[], $6::uuid[], $7::timestamptz[], $8::uuid[], $9::timestamptz[], $10::integer[])
+        AS q (shard, destination_id, due_at, delivery_id, retry_at, attempts)
+    WHERE coalesce(q.shard IN (SELECT shard FROM held), false)
+), removed AS (
+    DELETE FROM queue q USING queued k
+    WHERE q.shard = k.shard AND q.destination_id = k.destination_id AND q.due_at = k.due_at AND q.delivery_id = k.delivery_id
+      AND k.retry_at IS NULL
+), moved AS (
+    UPDATE queue q SET due_at = k.retry_at, attempts = k.attempts FROM queued k
+    WHERE q.shard = k.shard AND q.destination_id = k.destination_id AND q.due_at = k.due_at AND q.delivery_id = k.delivery_id
+      AND k.retry_at IS NOT NULL
+), attempted AS (
+    INSERT INTO attempts (delivery_id, number, event_id, started_at, outcome, status, error, dns_us, connect_us, tls_us,
+                          first_byte_us, total_us, response_headers, response_body, replica)
+    SELECT delivery_id, number, event_id, started_at, outcome, status, error, dns_us, connect_us, tls_us,
+           first_byte_us, total_us, response_headers, response_body, replica
+    FROM unnest($11::smallint[], $12::uuid[], $13::integer[], $14::uuid[], $15::timestamptz[], $16::text[], $17::smallint[],
+                $18::text[], $19::integer[], $20::integer[], $21::integer[], $22::integer[], $23::integer[], $24::bytea[],
+                $25::bytea[], $26::text[])
+        AS a (shard, delivery_id, number, event_id, started_at, outcome, status, error, dns_us, connect_us, tls_us,
+              first_byte_us, total_us, response_headers, response_body, replica)
+    WHERE coalesce(a.shard IN (SELECT shard FROM held), false)
+    ON CONFLICT DO NOTHING
+), finished AS (
+    INSERT INTO deliveries (id, event_id, connection_id, destination_id, namespace, state, reason, attempts, created_at, finished_at)
+    SELECT id, event_id, connection_id, destination_id, namespace,
+           CASE WHEN reason IS NULL THEN 'delivered' ELSE 'dead_letter' END, reason, attempts, created_at, now()
+    FROM unnest($27::smallint[], $28::uuid[], $29::uuid[], $30::uuid[], $31::uuid[], $32::text[], $33::text[], $34::integer[],
+                $35::timestamptz[])
+        AS d (shard, id, event_id, connection_id, destination_id, namespace, reason, attempts, created_at)
+    WHERE coalesce(d.shard IN (SELECT shard FROM held), false)
+    ON CONFLICT DO NOTHING
+)
+SELECT shard FROM held ORDER BY shard";
+
 /// Writes a batch in one statement: attempts and finished deliveries are appended, their queue rows deleted or moved to
 /// the next due time; only for shards whose lease is still `held`.
 ///
-/// May be called again with the same batch when it is not known whether the first call committed.
-/// [`crate::Error::MissingPartition`]: make the partitions and call again.
+/// May be called again with the same batch when it is not known whether the first call committed. Several attempts of
+/// one delivery may be in one batch, in their order. Of a delivery whose day retention has dropped meanwhile, only the
+/// queue row is taken away.
 pub async fn write(pool: &Pool, batch: &[Outcome], held: &Held) -> Result<WrittenShards> {
-    let _ = (pool, batch, held);
-    unimplemented!()
+    if batch.is_empty() {
+        return Ok(WrittenShards::default());
+    }
+    let queued = last_steps(batch);
+    match write_once(pool, batch, &queued, held, |_| true).await {
+        Err(Error::MissingPartition(source)) => {
+            partitions::ensure_now(pool).await?;
+            let days = partitions::complete_days(pool).await?;
+            let Some(oldest) = days.first() else { return Err(Error::MissingPartition(source)) };
+            let kept = |id: Uuid| partitions::day_of_id(id) >= *oldest;
+            write_once(pool, batch, &queued, held, kept).await
+        }
+        result => result,
+    }
+}
+
+/// What the batch makes of one queue row: the key it has now, and the last word on it.
+struct Queued<'a> {
+    first: &'a Outcome,
+    last: &'a Outcome,
+}
+
+fn last_steps(batch: &[Outcome]) -> Vec<Queued<'_>> {
+    let mut places: HashMap<Uuid, usize> = HashMap::with_capacity(batch.len());
+    let mut queued: Vec<Queued<'_>> = Vec::with_capacity(batch.len());
+    for outcome in batch {
+        match places.entry(outcome.delivery_id) {
+            Entry::Occupied(place) => queued[*place.get()].last = outcome,
+            Entry::Vacant(place) => {
+                place.insert(queued.len());
+                queued.push(Queued { first: outcome, last: outcome });
+            }
+        }
+    }
+    queued
+}
+
+async fn write_once(
+    pool: &Pool,
+    batch: &[Outcome],
+    queued: &[Queued<'_>],
+    held: &Held,
+    kept: impl Fn(Uuid) -> bool,
+) -> Result<WrittenShards> {
+    let named: BTreeSet<u16> = batch.iter().map(|outcome| outcome.shard).collect();
+    let leases = || named.iter().filter_map(|shard| held.epochs.get(shard).map(|epoch| (*shard, *epoch)));
+    let attempts = || batch.iter().filter(|o| kept(o.delivery_id)).map(|o| (o, &o.attempt));
+    let timing = |us: Option<u32>| us.map(|us| i32::try_from(us).unwrap_or(i32::MAX));
+    let finished = || {
+        let finished = queued.iter().map(|q| q.last).filter(|o| kept(o.delivery_id));
+        finished.filter(|o| !matches!(o.step, Finished::RetryAt(_)))
+    };
+    let retry_at = |o: &Outcome| match o.step {
+        Finished::RetryAt(at) => Some(to_sql(at)),
+        Finished::Delivered | Finished::DeadLetter(_) => None,
+    };
+    let reason = |o: &Outcome| match o.step {
+        Finished::DeadLetter(reason) => Some(reason.as_str()),
+        Finished::Delivered | Finished::RetryAt(_) => None,
+    };
+    let query = pool
+        .query(WRITE)
+        .bind(leases().map(|(shard, _)| shard_name(shard)).bind_iter())
+        .bind(leases().map(|(shard, _)| shard_to_sql(shard)).bind_iter())
+        .bind(leases().map(|(_, epoch)| epoch).bind_iter())
+        .bind(&*held.holder)
+        .bind(queued.iter().map(|q| shard_to_sql(q.first.shard)).bind_iter())
+        .bind(queued.iter().map(|q| q.first.destination_id).bind_iter())
+        .bind(queued.iter().map(|q| to_sql(q.first.due_at)).bind_iter())
+        .bind(queued.iter().map(|q| q.first.delivery_id).bind_iter())
+        .bind(queued.iter().map(|q| retry_at(q.last)).bind_iter())
+        .bind(queued.iter().map(|q| i32::from(q.last.attempt.number)).bind_iter())
+        .bind(attempts().map(|(o, _)| shard_to_sql(o.shard)).bind_iter())
+        .bind(attempts().map(|(o, _)| o.delivery_id).bind_iter())
+        .bind(attempts().map(|(_, a)| i32::from(a.number)).bind_iter())
+        .bind(attempts().map(|(o, _)| o.event_id).bind_iter())
+        .bind(attempts().map(|(_, a)| to_sql(a.started_at)).bind_iter())
+        .bind(attempts().map(|(_, a)| a.outcome).bind_iter())
+        .bind(attempts().map(|(_, a)| a.status.map(|status| i16::try_from(status).unwrap_or(i16::MAX))).bind_iter())
+        .bind(attempts().map(|(_, a)| a.error.as_deref().map(storable)).bind_iter())
+        .bind(attempts().map(|(_, a)| timing(a.timings.dns_us)).bind_iter())
+        .bind(attempts().map(|(_, a)| timing(a.timings.connect_us)).bind_iter())
+        .bind(attempts().map(|(_, a)| timing(a.timings.tls_us)).bind_iter())
+        .bind(attempts().map(|(_, a)| timing(a.timings.first_byte_us)).bind_iter())
+        .bind(attempts().map(|(_, a)| timing(a.timings.total_us)).bind_iter())
+        .bind(attempts().map(|(_, a)| a.response_headers.as_deref()).bind_iter())
+        .bind(attempts().map(|(_, a)| a.response_body.as_deref()).bind_iter())
+        .bind(attempts().map(|(_, a)| &*a.replica).bind_iter())
+        .bind(finished().map(|o| shard_to_sql(o.shard)).bind_iter())
+        .bind(finished().map(|o| o.delivery_id).bind_iter())
+        .bind(finished().map(|o| o.event_id).bind_iter())
+        .bind(finished().map(|o| o.connection_id).bind_iter())
+        .bind(finished().map(|o| o.destination_id).bind_iter())
+        .bind(finished().map(|o| &*o.namespace).bind_iter())
+        .bind(finished().map(reason).bind_iter())
+        .bind(finished().map(|o| i32::from(o.attempt.number)).bind_iter())
+        .bind(finished().map(|o| to_sql(o.recorded_at)).bind_iter());
+    let mut session = pool.session().await?;
+    let rows = query.fetch_all(session.connection()).await?;
+    session.done().await?;
+    let shards = rows.iter().map(|row| Ok(row.try_get::<i16, _>("shard")?.unsigned_abs()));
+    Ok(WrittenShards(shards.collect::<Result<_>>()?))
+}
+
+/// Postgres' text holds no NUL, and a destination's answer may have put one into the message.
+fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
 }

@@ -1,20 +1,107 @@
 //! The days of the history: made ahead, dropped whole.
+//!
+//! The three tables of history have one partition per UTC day each, `events_20261121` and so on. A day's bound is the
+//! UUID whose first 48 bits are its midnight's milliseconds. A new partition is made beside its parent and then attached,
+//! which locks out neither readers nor writers; dropping one does for a moment, and gives up rather than make them wait.
 
-use crate::{Pool, error::Result};
-use jiff::{Timestamp, civil::Date};
+use crate::{Pool, error::Result, migrate::PARTITIONS_LOCK};
+use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+const TABLES: [&str; 3] = ["events", "deliveries", "attempts"];
+
+/// Days made ahead: the daily task may fail for that long before anything else does.
+const AHEAD: i64 = 3;
 
 /// Makes the partitions of yesterday, today and the three days after, where missing; days are UTC. Returns how many were made.
 ///
 /// Yesterday too: a gateway whose clock is a little behind writes into it after midnight.
 pub async fn ensure(pool: &Pool, now: Timestamp) -> Result<u32> {
-    let _ = (pool, now);
-    unimplemented!()
+    let mut session = pool.begin().await?;
+    let made = ensure_within(pool, session.connection(), now).await?;
+    session.done().await?;
+    Ok(made)
 }
 
-/// Drops the partitions of all days before `day`. Returns the days dropped.
+/// The same by the database's clock.
+pub(crate) async fn ensure_now(pool: &Pool) -> Result<u32> {
+    let mut session = pool.begin().await?;
+    let now = database_now(pool, session.connection()).await?;
+    let made = ensure_within(pool, session.connection(), now).await?;
+    session.done().await?;
+    Ok(made)
+}
+
+pub(crate) async fn database_now(pool: &Pool, connection: &mut PgConnection) -> Result<Timestamp> {
+    let row = pool.query("SELECT clock_timestamp() AS now").fetch_one(connection).await?;
+    Ok(crate::time::from_sql(row.try_get("now")?))
+}
+
+/// The same inside a transaction.
+pub(crate) async fn ensure_within(pool: &Pool, connection: &mut PgConnection, now: Timestamp) -> Result<u32> {
+    pool.query("SELECT pg_advisory_xact_lock($1)").bind(PARTITIONS_LOCK).execute(&mut *connection).await?;
+    let today = day_of(now);
+    let mut made = 0;
+    for table in TABLES {
+        let there = days(pool, connection, table).await?;
+        for day in (-1..=AHEAD).map(|n| today.saturating_add(n.days())).filter(|day| !there.contains(day)) {
+            let (partition, from, to) = (partition_name(table, day), bound(day), bound(day.saturating_add(1.day())));
+            // All parts are our own words, digits and hex.
+            let sql = format!(
+                "CREATE TABLE {partition} (LIKE {table} INCLUDING ALL); \
+                 ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES FROM ('{from}') TO ('{to}')"
+            );
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await?;
+            made += 1;
+        }
+    }
+    Ok(made)
+}
+
+/// Drops the partitions of all days before `day`, and what the queue still has of them. Returns the days dropped.
+///
+/// Each table is dropped in a transaction of its own. [`crate::Error::Unavailable`] when a long query holds one: nobody
+/// is made to wait for it, and the next call goes on where this one stopped.
 pub async fn drop_before(pool: &Pool, day: Date) -> Result<Vec<Date>> {
-    let _ = (pool, day);
-    unimplemented!()
+    let mut doomed = BTreeSet::new();
+    let mut tables = Vec::new();
+    let mut session = pool.session().await?;
+    for table in TABLES {
+        for old in days(pool, session.connection(), table).await?.into_iter().filter(|old| *old < day) {
+            doomed.insert(old);
+            tables.push(partition_name(table, old));
+        }
+    }
+    session.done().await?;
+    if doomed.is_empty() {
+        return Ok(Vec::new());
+    }
+    forget_queued_before(pool, day).await?;
+    // The oldest days first, so that what is left after an error is one range.
+    tables.sort_by(|a, b| a.rsplit('_').next().cmp(&b.rsplit('_').next()));
+    for partition in tables {
+        let mut session = pool.begin().await?;
+        sqlx::raw_sql(AssertSqlSafe(format!("SET LOCAL lock_timeout = '1s'; DROP TABLE IF EXISTS {partition}")))
+            .execute(session.connection())
+            .await?;
+        session.done().await?;
+    }
+    Ok(doomed.into_iter().collect())
+}
+
+/// Deliveries still queued lose their event with its day; without this their rows would stay for ever, seen by nobody.
+async fn forget_queued_before(pool: &Pool, day: Date) -> Result<()> {
+    let mut session = pool.begin().await?;
+    // The one statement that reads the whole queue: once a day, by one replica.
+    sqlx::raw_sql("SET LOCAL enable_seqscan = on").execute(session.connection()).await?;
+    let gone = pool.query("DELETE FROM queue WHERE event_id < $1").bind(bound(day)).execute(session.connection()).await?;
+    session.done().await?;
+    if gone.rows_affected() > 0 {
+        tracing::warn!(deliveries = gone.rows_affected(), %day, "deliveries were still queued when retention removed their events");
+    }
+    Ok(())
 }
 
 /// How far behind the two duties are.
@@ -22,11 +109,96 @@ pub async fn drop_before(pool: &Pool, day: Date) -> Result<Vec<Date>> {
 pub struct Lag {
     /// Days that exist although they are before `keep_from`: retention is that many days behind.
     pub overdue_days: u32,
-    /// Days after today that have partitions; 0 means that tomorrow's events have nowhere to go.
+    /// Days after today that have all their partitions; 0 means that tomorrow's events have nowhere to go.
     pub ahead_days: u32,
 }
 
 pub async fn lag(pool: &Pool, now: Timestamp, keep_from: Date) -> Result<Lag> {
-    let _ = (pool, now, keep_from);
-    unimplemented!()
+    let mut session = pool.session().await?;
+    let mut all = Vec::new();
+    for table in TABLES {
+        all.push(days(pool, session.connection(), table).await?);
+    }
+    session.done().await?;
+    let any: BTreeSet<Date> = all.iter().flatten().copied().collect();
+    let today = day_of(now);
+    let whole = |n: &i64| all.iter().all(|days| days.contains(&today.saturating_add(n.days())));
+    Ok(Lag {
+        overdue_days: any.range(..keep_from).count() as u32,
+        ahead_days: (1..=AHEAD).take_while(whole).count() as u32,
+    })
+}
+
+/// The days for which history has all its partitions.
+pub(crate) async fn complete_days(pool: &Pool) -> Result<BTreeSet<Date>> {
+    let mut session = pool.session().await?;
+    let mut complete = days(pool, session.connection(), TABLES[0]).await?;
+    for table in &TABLES[1..] {
+        let there = days(pool, session.connection(), table).await?;
+        complete.retain(|day| there.contains(day));
+    }
+    session.done().await?;
+    Ok(complete)
+}
+
+async fn days(pool: &Pool, connection: &mut PgConnection, table: &str) -> Result<BTreeSet<Date>> {
+    let rows = pool
+        .query("SELECT c.relname::text AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass($1)")
+        .bind(table.to_owned())
+        .fetch_all(connection)
+        .await?;
+    let mut days = BTreeSet::new();
+    for row in rows {
+        days.extend(parse_name(row.try_get("name")?));
+    }
+    Ok(days)
+}
+
+fn partition_name(table: &str, day: Date) -> String {
+    format!("{table}_{:04}{:02}{:02}", day.year(), day.month(), day.day())
+}
+
+/// The inverse; `None` for a partition that somebody made by hand, which we leave alone.
+fn parse_name(name: &str) -> Option<Date> {
+    let digits = name.rsplit('_').next().filter(|digits| digits.len() == 8)?;
+    let part = |range: std::ops::Range<usize>| digits.get(range)?.parse::<i16>().ok();
+    Date::new(part(0..4)?, part(4..6)?.try_into().ok()?, part(6..8)?.try_into().ok()?).ok()
+}
+
+pub(crate) fn day_of(time: Timestamp) -> Date {
+    time.to_zoned(TimeZone::UTC).date()
+}
+
+/// The day whose partition holds a row of this UUIDv7 key.
+pub fn day_of_id(id: Uuid) -> Date {
+    let ms = (id.as_u128() >> 80) as i64;
+    Timestamp::from_millisecond(ms).map_or(Date::MAX, day_of)
+}
+
+/// The smallest key of a day.
+fn bound(day: Date) -> Uuid {
+    let midnight = day.to_zoned(TimeZone::UTC).map_or(0, |zoned| zoned.timestamp().as_millisecond());
+    Uuid::from_u128(u128::from(midnight.unsigned_abs()) << 80)
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+    use jiff::civil::date;
+
+    #[test]
+    fn a_day_begins_at_midnight_utc_and_its_name_is_read_back() {
+        let day = date(2026, 11, 21);
+        assert_eq!(day_of_id(bound(day)), day);
+        assert_eq!(day_of_id(Uuid::from_u128(bound(day).as_u128() - 1)), date(2026, 11, 20));
+        assert_eq!(partition_name("events", day), "events_20261121");
+        assert_eq!(parse_name("events_20261121"), Some(day));
+    }
+
+    #[test]
+    fn names_of_other_tables_are_not_days() {
+        for name in ["events", "events_2026112", "events_20261321", "events_2026112é", "events_default"] {
+            assert_eq!(parse_name(name), None, "{name}");
+        }
+    }
 }

@@ -24,6 +24,9 @@ const PLANNER: [(&str, &str); 4] = [("enable_seqscan", "off"), ("enable_hashjoin
 const BEGIN_POOLED: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
                             SET LOCAL enable_mergejoin = off; SET LOCAL jit = off";
 
+const BEGIN_POOLED_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_seqscan = off; \
+                                     SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off";
+
 /// The server gives up a statement of ours after this; callers see [`Error::Unavailable`].
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -176,6 +179,12 @@ impl Pool {
     /// A transaction for several statements.
     pub(crate) async fn begin(&self) -> Result<Session> {
         Ok(Session::Transaction(if self.pooled { self.inner.begin_with(BEGIN_POOLED).await? } else { self.inner.begin().await? }))
+    }
+
+    /// A read-only transaction that sees one moment throughout.
+    pub(crate) async fn begin_snapshot(&self) -> Result<Session> {
+        let begin = if self.pooled { BEGIN_POOLED_SNAPSHOT } else { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" };
+        Ok(Session::Transaction(self.inner.begin_with(begin).await?))
     }
 
     /// A statement that is prepared and kept, unless a pooler stands between.

@@ -3,8 +3,14 @@
 //! Its only index is its key `(shard, destination, due, delivery)`, which is also the order in which an owner reads.
 //! Nobody claims a row: the owner of the shard works on it, and removes or moves it with the outcome (`outcomes`).
 
-use crate::{Pool, error::Result, events::Event};
+use crate::{
+    Pool,
+    error::Result,
+    events::{Event, event_columns, shard_to_sql},
+    time::{from_sql, to_sql},
+};
 use jiff::Timestamp;
+use sqlx::{Row, postgres::PgRow};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -24,19 +30,50 @@ pub struct Pending {
     pub recorded_at: Timestamp,
 }
 
+/// One look into the index per destination, however many rows each has.
+const DESTINATIONS: &str = "\
+WITH RECURSIVE d AS (
+    (SELECT destination_id FROM queue WHERE shard = $1 ORDER BY destination_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT q.destination_id FROM queue q WHERE q.shard = $1 AND q.destination_id > d.destination_id
+            ORDER BY q.destination_id LIMIT 1)
+    FROM d WHERE d.destination_id IS NOT NULL
+)
+SELECT destination_id FROM d WHERE destination_id IS NOT NULL";
+
 /// The destinations of a shard that have anything in the queue, ascending.
 pub async fn destinations(pool: &Pool, shard: u16) -> Result<Vec<Uuid>> {
-    let _ = (pool, shard);
-    unimplemented!()
+    let mut session = pool.session().await?;
+    let rows = pool.query(DESTINATIONS).bind(shard_to_sql(shard)).fetch_all(session.connection()).await?;
+    session.done().await?;
+    rows.iter().map(|row| Ok(row.try_get("destination_id")?)).collect()
 }
 
 /// The bodies that one [`head`] may load, in bytes; the first row comes whatever its size.
 pub const HEAD_BYTES: u64 = 4 << 20;
 
+/// The keys first, then their events by key, one partition each. The sizes are known without reading large bodies,
+/// which lie apart; a row is taken while what comes before it is within the bound.
+const HEAD: &str = concat!(
+    "WITH keys AS MATERIALIZED (
+    SELECT due_at, delivery_id, event_id, connection_id, attempts, recorded_at FROM queue
+    WHERE shard = $1 AND destination_id = $2 AND (due_at, delivery_id) > ($3, $4)
+    ORDER BY due_at, delivery_id LIMIT $5
+), sized AS MATERIALIZED (
+    SELECT k.*, octet_length(e.headers) + octet_length(e.body) AS bytes FROM keys k JOIN events e ON e.id = k.event_id
+), bounded AS MATERIALIZED (
+    SELECT *, sum(bytes) OVER (ORDER BY due_at, delivery_id ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before FROM sized
+)
+SELECT k.due_at, k.delivery_id, k.connection_id, k.attempts, k.recorded_at, ",
+    event_columns!(),
+    " FROM bounded k JOIN events e ON e.id = k.event_id
+WHERE k.bytes_before < $6 ORDER BY k.due_at, k.delivery_id"
+);
+
 /// The next deliveries of a destination behind the key `after`, by `(due_at, delivery_id)`, with their events.
 ///
-/// At most `limit` of them and [`HEAD_BYTES`] of bodies: fewer than `limit` does not mean that there are no more, an
-/// empty answer does.
+/// At most `limit` of them and [`HEAD_BYTES`] of headers and bodies (and one more event): fewer than `limit` does not
+/// mean that there are no more, an empty answer does.
 pub async fn head(
     pool: &Pool,
     shard: u16,
@@ -44,14 +81,68 @@ pub async fn head(
     after: Option<(Timestamp, Uuid)>,
     limit: u32,
 ) -> Result<Vec<(Pending, Arc<Event>)>> {
-    let _ = (pool, shard, destination, after, limit);
-    unimplemented!()
+    head_within(pool, shard, destination, after, limit, HEAD_BYTES).await
 }
 
-/// When the first delivery behind `after` is due: what a timer for a destination waits for.
+/// [`head`] with another bound of bytes.
+pub async fn head_within(
+    pool: &Pool,
+    shard: u16,
+    destination: Uuid,
+    after: Option<(Timestamp, Uuid)>,
+    limit: u32,
+    bytes: u64,
+) -> Result<Vec<(Pending, Arc<Event>)>> {
+    let (due_at, delivery_id) = after.unwrap_or(BEFORE_ALL);
+    let mut session = pool.session().await?;
+    let rows = pool
+        .query(HEAD)
+        .bind(shard_to_sql(shard))
+        .bind(destination)
+        .bind(to_sql(due_at))
+        .bind(delivery_id)
+        .bind(i64::from(limit))
+        .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
+        .fetch_all(session.connection())
+        .await?;
+    session.done().await?;
+    let pending = |row: &PgRow, event: &Event| -> Result<Pending> {
+        Ok(Pending {
+            shard,
+            destination_id: destination,
+            due_at: from_sql(row.try_get("due_at")?),
+            delivery_id: row.try_get("delivery_id")?,
+            event_id: event.id,
+            connection_id: row.try_get("connection_id")?,
+            namespace: Arc::clone(&event.namespace),
+            attempts: row.try_get::<i32, _>("attempts")?.unsigned_abs(),
+            recorded_at: from_sql(row.try_get("recorded_at")?),
+        })
+    };
+    rows.iter()
+        .map(|row| {
+            let event = Arc::new(Event::from_row(row)?);
+            Ok((pending(row, &event)?, event))
+        })
+        .collect()
+}
+
+/// A key before every key: nothing is due before 1970.
+const BEFORE_ALL: (Timestamp, Uuid) = (Timestamp::UNIX_EPOCH, Uuid::nil());
+
+const NEXT_DUE: &str = "\
+SELECT due_at, delivery_id FROM queue
+WHERE shard = $1 AND destination_id = $2 AND (due_at, delivery_id) > ($3, $4)
+ORDER BY due_at, delivery_id LIMIT 1";
+
+/// The key of the first delivery behind `after`: what a timer for a destination waits for.
 pub async fn next_due(pool: &Pool, shard: u16, destination: Uuid, after: Option<(Timestamp, Uuid)>) -> Result<Option<(Timestamp, Uuid)>> {
-    let _ = (pool, shard, destination, after);
-    unimplemented!()
+    let (due_at, delivery_id) = after.unwrap_or(BEFORE_ALL);
+    let query = pool.query(NEXT_DUE).bind(shard_to_sql(shard)).bind(destination).bind(to_sql(due_at)).bind(delivery_id);
+    let mut session = pool.session().await?;
+    let row = query.fetch_optional(session.connection()).await?;
+    session.done().await?;
+    row.map(|row| Ok((from_sql(row.try_get("due_at")?), row.try_get("delivery_id")?))).transpose()
 }
 
 /// The queue as metrics show it.
@@ -61,15 +152,69 @@ pub struct Depth {
     pub pending: u64,
     /// Attempted, waiting for the next attempt.
     pub retrying: u64,
-    /// False when the queue is longer than what is counted and the numbers are Postgres' estimate.
+    /// False when the queue is longer than what is counted and the numbers are an estimate.
     pub exact: bool,
-    /// When the oldest was recorded, among the first rows of each destination.
+    /// When the oldest of those looked at was recorded. Of a queue longer than what is counted, the first of each of up
+    /// to 1,000 destinations are looked at as well.
     pub oldest_pending: Option<Timestamp>,
     pub oldest_retrying: Option<Timestamp>,
 }
 
+/// Rows that [`depth`] counts one by one: some 10 ms of Postgres' time.
+const COUNTED: i64 = 20_000;
+
+const COUNT: &str = "\
+SELECT count(*) FILTER (WHERE attempts = 0) AS pending, count(*) FILTER (WHERE attempts > 0) AS retrying,
+       min(recorded_at) FILTER (WHERE attempts = 0) AS oldest_pending,
+       min(recorded_at) FILTER (WHERE attempts > 0) AS oldest_retrying
+FROM (SELECT attempts, recorded_at FROM queue ORDER BY shard, destination_id, due_at, delivery_id LIMIT $1) sample";
+
+/// Postgres' own count of live rows, kept by its statistics, and the first row of each destination.
+const ESTIMATE: &str = "\
+WITH RECURSIVE d AS (
+    (SELECT shard, destination_id, attempts, recorded_at, 1 AS n FROM queue ORDER BY shard, destination_id, due_at, delivery_id LIMIT 1)
+    UNION ALL
+    SELECT next.shard, next.destination_id, next.attempts, next.recorded_at, d.n + 1
+    FROM d CROSS JOIN LATERAL (
+        SELECT q.shard, q.destination_id, q.attempts, q.recorded_at FROM queue q
+        WHERE (q.shard, q.destination_id) > (d.shard, d.destination_id)
+        ORDER BY q.shard, q.destination_id, q.due_at, q.delivery_id LIMIT 1
+    ) next
+    WHERE d.n < 1000
+)
+SELECT pg_stat_get_live_tuples(to_regclass('queue')) AS live,
+       min(recorded_at) FILTER (WHERE attempts = 0) AS oldest_pending,
+       min(recorded_at) FILTER (WHERE attempts > 0) AS oldest_retrying
+FROM d";
+
 /// Counts up to 20,000 rows and estimates beyond, so it costs the same for a queue of millions.
 pub async fn depth(pool: &Pool) -> Result<Depth> {
-    let _ = pool;
-    unimplemented!()
+    let mut session = pool.session().await?;
+    let row = pool.query(COUNT).bind(COUNTED).fetch_one(session.connection()).await?;
+    let count = |name: &str| -> Result<u64> { Ok(row.try_get::<i64, _>(name)?.unsigned_abs()) };
+    let mut depth = Depth {
+        pending: count("pending")?,
+        retrying: count("retrying")?,
+        exact: true,
+        oldest_pending: time(&row, "oldest_pending")?,
+        oldest_retrying: time(&row, "oldest_retrying")?,
+    };
+    let counted = depth.pending + depth.retrying;
+    if counted >= COUNTED.unsigned_abs() {
+        let row = pool.query(ESTIMATE).fetch_one(session.connection()).await?;
+        let live = row.try_get::<Option<i64>, _>("live")?.unwrap_or_default().unsigned_abs().max(counted);
+        // The two states in the proportion of what was counted.
+        depth.retrying = (u128::from(live) * u128::from(depth.retrying) / u128::from(counted)) as u64;
+        depth.pending = live - depth.retrying;
+        depth.exact = false;
+        let earlier = |a: Option<Timestamp>, b: Option<Timestamp>| a.into_iter().chain(b).min();
+        depth.oldest_pending = earlier(depth.oldest_pending, time(&row, "oldest_pending")?);
+        depth.oldest_retrying = earlier(depth.oldest_retrying, time(&row, "oldest_retrying")?);
+    }
+    session.done().await?;
+    Ok(depth)
+}
+
+fn time(row: &PgRow, name: &str) -> Result<Option<Timestamp>> {
+    Ok(row.try_get::<Option<chrono::DateTime<chrono::Utc>>, _>(name)?.map(from_sql))
 }

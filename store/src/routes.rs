@@ -4,9 +4,20 @@
 //! changed and advances the head. Rows carry the revision that last changed them, so a gateway reads what is new since
 //! its own; removed rows stay as tombstones until every live replica has passed them.
 
-use crate::{Keyring, Lease, Pool, error::{Error, Result}};
-use routing::row::{Row, RowKey};
-use std::sync::Arc;
+use crate::{
+    Keyring, Lease, Pool,
+    error::{Error, Result},
+};
+use routing::{
+    row::{Kind, Row, RowKey, Spec, parse_payload},
+    secret::Secret,
+};
+use sqlx::{
+    PgConnection, Row as _,
+    postgres::{PgBindIterExt, PgRow},
+};
+use std::{collections::HashMap, error::Error as StdError, sync::Arc};
+use uuid::Uuid;
 
 /// The term of one leader. Writes of an older one are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,7 +64,7 @@ pub struct Loaded {
 pub struct Unreadable {
     /// As in the table; a newer operator may have kinds that we don't know.
     pub kind: String,
-    pub uid: uuid::Uuid,
+    pub uid: Uuid,
     pub namespace: String,
     pub name: String,
     pub generation: i64,
@@ -61,14 +72,54 @@ pub struct Unreadable {
     pub why: String,
 }
 
+/// The epoch is at least the time in milliseconds: a database restored from a backup then never repeats an epoch that
+/// was used between the backup and the restore, and every gateway notices that its revisions are another history's.
+const BEGIN_EPOCH: &str = "\
+UPDATE route_head SET epoch = greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint), leader = $1 RETURNING epoch";
+
 /// Begins a new epoch as the holder of `lease`. [`Error::Fenced`] when the lease is no longer its holder's.
+///
+/// Also for a leader that finds the head behind what it has published: the database was restored.
 pub async fn begin_epoch(pool: &Pool, leader: &str, lease: &Lease) -> Result<Epoch> {
-    let _ = (pool, leader, lease);
-    unimplemented!()
+    let mut session = pool.begin().await?;
+    let mine = pool
+        .query("SELECT FROM lease WHERE name = $1 AND holder = $2 AND epoch = $3 FOR SHARE")
+        .bind(&lease.name)
+        .bind(&*lease.holder)
+        .bind(lease.epoch)
+        .fetch_optional(session.connection())
+        .await?;
+    if mine.is_none() {
+        return Err(Error::Fenced);
+    }
+    let row = pool.query(BEGIN_EPOCH).bind(leader).fetch_one(session.connection()).await?;
+    session.done().await?;
+    Ok(Epoch(row.try_get("epoch")?))
 }
 
+/// Rows that one statement writes: bounds the memory of a first publish.
+const CHUNK: usize = 1_000;
+
+const DIGESTS: &str = "\
+SELECT r.kind, r.uid, r.digest FROM unnest($1::text[], $2::uuid[]) AS k (kind, uid)
+JOIN routes r ON r.kind = k.kind AND r.uid = k.uid WHERE NOT r.deleted";
+
+const UPSERT: &str = "\
+INSERT INTO routes (kind, uid, namespace, name, generation, revision, payload, sealed, digest, deleted)
+SELECT kind, uid, namespace, name, generation, $1, payload, sealed, digest, false
+FROM unnest($2::text[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::bytea[], $8::bytea[], $9::bytea[])
+    AS n (kind, uid, namespace, name, generation, payload, sealed, digest)
+ON CONFLICT (kind, uid) DO UPDATE SET namespace = excluded.namespace, name = excluded.name, generation = excluded.generation,
+    revision = excluded.revision, payload = excluded.payload, sealed = excluded.sealed, digest = excluded.digest, deleted = false";
+
+const REMOVE: &str = "\
+UPDATE routes r SET deleted = true, revision = $1, payload = '', sealed = '', digest = ''
+FROM unnest($2::text[], $3::uuid[]) AS k (kind, uid)
+WHERE r.kind = k.kind AND r.uid = k.uid AND NOT r.deleted";
+
 /// Publishes what changed, in one transaction. Rows that are there already with the same content are not written again,
-/// and when nothing remains the head stays as it is.
+/// and when nothing remains the head stays as it is; so it may be called again when the first call's fate is unknown.
+/// Each key at most once in `changed`.
 pub async fn publish(
     pool: &Pool,
     epoch: Epoch,
@@ -77,30 +128,179 @@ pub async fn publish(
     removed: &[RowKey],
     keyring: &Keyring,
 ) -> Result<Published, PublishError> {
-    let _ = (pool, epoch, leader, changed, removed, keyring);
-    unimplemented!()
+    let mut session = pool.begin().await?;
+    let row = pool.query("SELECT epoch, revision FROM route_head FOR UPDATE").fetch_one(session.connection()).await.map_err(Error::from)?;
+    let head = read_head(&row)?;
+    if head.epoch != epoch.0 {
+        return Err(PublishError::Fenced);
+    }
+    let revision = head.revision + 1;
+    let mut written = 0;
+    for chunk in changed.chunks(CHUNK) {
+        written += upsert(pool, session.connection(), revision, chunk, keyring).await?;
+    }
+    if !removed.is_empty() {
+        let query = pool
+            .query(REMOVE)
+            .bind(revision)
+            .bind(removed.iter().map(|key| key.kind.as_str()).bind_iter())
+            .bind(removed.iter().map(|key| key.uid).bind_iter());
+        written += query.execute(session.connection()).await.map_err(Error::from)?.rows_affected();
+    }
+    if written == 0 {
+        return Ok(Published { revision: head.revision, changed: 0 });
+    }
+    let query = pool.query("UPDATE route_head SET revision = $1, leader = $2").bind(revision).bind(leader);
+    query.execute(session.connection()).await.map_err(Error::from)?;
+    let hint = pool.query("SELECT pg_notify('hookstream_routes', $1)").bind(format!("{}.{revision}", epoch.0));
+    hint.execute(session.connection()).await.map_err(Error::from)?;
+    session.done().await?;
+    Ok(Published { revision, changed: u32::try_from(written).unwrap_or(u32::MAX) })
+}
+
+/// Writes those of the rows that differ from what is there. Returns how many.
+async fn upsert(pool: &Pool, connection: &mut PgConnection, revision: i64, rows: &[Row], keyring: &Keyring) -> Result<u64> {
+    struct New<'a> {
+        row: &'a Row,
+        payload: Vec<u8>,
+        digest: [u8; 32],
+    }
+    let there = pool
+        .query(DIGESTS)
+        .bind(rows.iter().map(|row| row.kind().as_str()).bind_iter())
+        .bind(rows.iter().map(|row| row.uid).bind_iter())
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut digests: HashMap<(&str, Uuid), &[u8]> = HashMap::with_capacity(there.len());
+    for row in &there {
+        digests.insert((row.try_get("kind")?, row.try_get("uid")?), row.try_get("digest")?);
+    }
+    let new: Vec<New<'_>> = rows
+        .iter()
+        .map(|row| {
+            let payload = row.payload();
+            New { row, digest: keyring.digest(row, &payload), payload }
+        })
+        .filter(|new| digests.get(&(new.row.kind().as_str(), new.row.uid)) != Some(&&new.digest[..]))
+        .collect();
+    if new.is_empty() {
+        return Ok(0);
+    }
+    let query = pool
+        .query(UPSERT)
+        .bind(revision)
+        .bind(new.iter().map(|new| new.row.kind().as_str()).bind_iter())
+        .bind(new.iter().map(|new| new.row.uid).bind_iter())
+        .bind(new.iter().map(|new| &*new.row.namespace).bind_iter())
+        .bind(new.iter().map(|new| &*new.row.name).bind_iter())
+        .bind(new.iter().map(|new| new.row.generation).bind_iter())
+        .bind(new.iter().map(|new| &new.payload[..]).bind_iter())
+        .bind(new.iter().map(|new| keyring.seal(new.row.key(), &new.payload, &new.row.secrets)).bind_iter())
+        .bind(new.iter().map(|new| &new.digest[..]).bind_iter());
+    Ok(query.execute(connection).await?.rows_affected())
 }
 
 /// The head alone: what a poll looks at.
 pub async fn head(pool: &Pool) -> Result<Head> {
-    let _ = pool;
-    unimplemented!()
+    let mut session = pool.session().await?;
+    let row = pool.query("SELECT epoch, revision FROM route_head").fetch_one(session.connection()).await?;
+    session.done().await?;
+    read_head(&row)
 }
 
-/// What changed behind `since`. When that cannot be told, the whole table ([`Loaded::whole`]).
+fn read_head(row: &PgRow) -> Result<Head> {
+    Ok(Head { epoch: row.try_get("epoch")?, revision: row.try_get("revision")? })
+}
+
+const SINCE: &str = "\
+SELECT kind, uid, namespace, name, generation, payload, sealed, deleted FROM routes WHERE revision > $1 ORDER BY revision, kind, uid";
+const ALL: &str = "\
+SELECT kind, uid, namespace, name, generation, payload, sealed, deleted FROM routes WHERE NOT deleted ORDER BY kind, uid";
+
+/// What changed behind `since`. When that cannot be told, the whole table ([`Loaded::whole`]): after a change of epoch
+/// (the database may have been restored), or when the tombstones behind `since` are gone.
 pub async fn load_since(pool: &Pool, since: Head, keyring: &Keyring) -> Result<Loaded> {
-    let _ = (pool, since, keyring);
-    unimplemented!()
+    load(pool, Some(since), keyring).await
 }
 
 /// The whole table.
 pub async fn load_all(pool: &Pool, keyring: &Keyring) -> Result<Loaded> {
-    let _ = (pool, keyring);
-    unimplemented!()
+    load(pool, None, keyring).await
+}
+
+async fn load(pool: &Pool, since: Option<Head>, keyring: &Keyring) -> Result<Loaded> {
+    let mut session = pool.begin_snapshot().await?;
+    let row = pool.query("SELECT epoch, revision, pruned FROM route_head").fetch_one(session.connection()).await?;
+    let head = read_head(&row)?;
+    let pruned: i64 = row.try_get("pruned")?;
+    let readable = |since: &Head| since.epoch == head.epoch && (pruned..=head.revision).contains(&since.revision);
+    let since = since.filter(readable);
+    let rows = match since {
+        Some(since) => pool.query(SINCE).bind(since.revision).fetch_all(session.connection()).await?,
+        None => pool.query(ALL).fetch_all(session.connection()).await?,
+    };
+    session.done().await?;
+    let mut loaded = Loaded { head, whole: since.is_none(), ..Loaded::default() };
+    for row in &rows {
+        sort_in(&mut loaded, row, keyring)?;
+    }
+    Ok(loaded)
+}
+
+/// Puts one row of the table where it belongs.
+fn sort_in(loaded: &mut Loaded, row: &PgRow, keyring: &Keyring) -> Result<()> {
+    let (kind, uid): (&str, Uuid) = (row.try_get("kind")?, row.try_get("uid")?);
+    let (namespace, name, generation) = (row.try_get("namespace")?, row.try_get("name")?, row.try_get("generation")?);
+    let deleted: bool = row.try_get("deleted")?;
+    let Some(known) = Kind::parse(kind) else {
+        // The tombstone of a kind that we never had is nothing to us.
+        if !deleted {
+            let why = format!("kind {kind} is of a newer operator");
+            loaded.unreadable.push(Unreadable { kind: kind.to_owned(), uid, namespace, name, generation, why });
+        }
+        return Ok(());
+    };
+    let key = RowKey { kind: known, uid };
+    if deleted {
+        loaded.removed.push(key);
+        return Ok(());
+    }
+    match read_row(key, row.try_get("payload")?, row.try_get("sealed")?, keyring) {
+        Ok((spec, secrets)) => loaded.rows.push(Arc::new(Row { uid, namespace, name, generation, spec, secrets })),
+        Err(why) => loaded.unreadable.push(Unreadable { kind: kind.to_owned(), uid, namespace, name, generation, why }),
+    }
+    Ok(())
+}
+
+fn read_row(key: RowKey, payload: &[u8], sealed: &[u8], keyring: &Keyring) -> Result<(Spec, Vec<Secret>), String> {
+    let spec = parse_payload(payload).map_err(|error| chain(&error))?;
+    let secrets = keyring.open(key, payload, sealed).map_err(|error| chain(&error))?;
+    // What a row is found by and what it says must agree.
+    let matches = matches!(
+        (&spec, key.kind),
+        (Spec::Source(_), Kind::Source) | (Spec::Destination(_), Kind::Destination) | (Spec::Connection(_), Kind::Connection)
+    );
+    if matches { Ok((spec, secrets)) } else { Err(format!("the payload is not a {}'s", key.kind.as_str())) }
+}
+
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text = format!("{text}: {error}");
+        next = error.source();
+    }
+    text
 }
 
 /// Deletes tombstones of revisions up to `revision` (the slowest live replica's). Returns how many.
 pub async fn prune(pool: &Pool, revision: i64) -> Result<u64> {
-    let _ = (pool, revision);
-    unimplemented!()
+    let mut session = pool.begin().await?;
+    // The head first, as `publish` does, so that the two never wait for each other.
+    let query = pool.query("UPDATE route_head SET pruned = greatest(pruned, least($1, revision))").bind(revision);
+    query.execute(session.connection()).await?;
+    let query = pool.query("DELETE FROM routes WHERE deleted AND revision <= $1").bind(revision);
+    let gone = query.execute(session.connection()).await?.rows_affected();
+    session.done().await?;
+    Ok(gone)
 }
