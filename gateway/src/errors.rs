@@ -1,0 +1,246 @@
+//! The error envelope, and every reason for which the public port refuses a request.
+//!
+//! `{"error": …, "status": …, "request_id": …, "code": …, "details"?: …}`; `code` is what clients match on. One enum, one
+//! exhaustive match per question (status, code, metric word, what else the answer carries), so a new reason cannot be
+//! half-added. A 503 always means that nothing was recorded and that sending again is safe.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+use routing::verify;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// The header with the request's id, on every answer.
+pub const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-request-id");
+
+/// Why a request was refused. `Display` is the envelope's `error`: a sentence for the sender.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("Source not found")]
+    SourceNotFound,
+    #[error("Nothing is served at this path; events go to /v1/ingest/…")]
+    PathNotFound,
+    #[error("Method not allowed here; allowed: {allow}")]
+    MethodNotAllowed { allow: String },
+    #[error("Source is paused; nothing was recorded")]
+    SourcePaused,
+    #[error("{}", .0.message())]
+    Unauthorized(verify::Refused),
+    #[error("Body is larger than {limit_bytes} bytes")]
+    PayloadTooLarge { limit_bytes: u64 },
+    #[error("Headers are larger than {max_bytes} bytes or more than {max_count}")]
+    HeadersTooLarge { max_bytes: usize, max_count: usize },
+    #[error("The request's target is too long")]
+    UriTooLong,
+    #[error("Not a valid HTTP request")]
+    Malformed,
+    #[error("The request's head did not arrive in time")]
+    HeadTimeout,
+    #[error("The request's body did not arrive in time")]
+    BodyTimeout,
+    #[error("The body ended before it was complete")]
+    BodyAborted,
+    #[error("This request holds something that cannot be stored")]
+    NotStorable,
+    #[error("Too many connections; nothing was recorded, it is safe to send again")]
+    TooManyConnections,
+    #[error("Too many requests in flight; nothing was recorded, it is safe to send again")]
+    TooManyRequests,
+    #[error("Too many bytes in flight; nothing was recorded, it is safe to send again")]
+    TooManyBytes,
+    #[error("The queue to the database is full; nothing was recorded, it is safe to send again")]
+    QueueFull,
+    #[error("The database cannot be reached; it is safe to send again")]
+    DatabaseAway,
+    #[error("Starting; nothing was recorded, it is safe to send again")]
+    NotReady,
+}
+
+impl Refusal {
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Refusal::SourceNotFound | Refusal::PathNotFound => StatusCode::NOT_FOUND,
+            Refusal::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::SourcePaused => StatusCode::CONFLICT,
+            Refusal::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Refusal::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Refusal::UriTooLong => StatusCode::URI_TOO_LONG,
+            Refusal::Malformed | Refusal::BodyAborted | Refusal::NotStorable => StatusCode::BAD_REQUEST,
+            Refusal::HeadTimeout | Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Refusal::TooManyConnections
+            | Refusal::TooManyRequests
+            | Refusal::TooManyBytes
+            | Refusal::QueueFull
+            | Refusal::DatabaseAway
+            | Refusal::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The word that clients match on.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Refusal::SourceNotFound => "SOURCE_NOT_FOUND",
+            Refusal::PathNotFound => "NOT_FOUND",
+            Refusal::MethodNotAllowed { .. } => "METHOD_NOT_ALLOWED",
+            Refusal::SourcePaused => "SOURCE_PAUSED",
+            Refusal::Unauthorized(_) => "UNAUTHORIZED",
+            Refusal::PayloadTooLarge { .. } => "PAYLOAD_TOO_LARGE",
+            Refusal::HeadersTooLarge { .. } => "HEADERS_TOO_LARGE",
+            Refusal::UriTooLong => "URI_TOO_LONG",
+            Refusal::Malformed | Refusal::BodyAborted | Refusal::NotStorable => "INVALID_REQUEST",
+            Refusal::HeadTimeout | Refusal::BodyTimeout => "REQUEST_TIMEOUT",
+            Refusal::TooManyConnections
+            | Refusal::TooManyRequests
+            | Refusal::TooManyBytes
+            | Refusal::QueueFull
+            | Refusal::DatabaseAway
+            | Refusal::NotReady => "UNAVAILABLE",
+        }
+    }
+
+    /// The metric's `reason`; all of them are in [`Refusal::REASONS`].
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Refusal::SourceNotFound => "source_not_found",
+            Refusal::PathNotFound => "path_not_found",
+            Refusal::MethodNotAllowed { .. } => "method_not_allowed",
+            Refusal::SourcePaused => "source_paused",
+            Refusal::Unauthorized(refused) => refused.as_str(),
+            Refusal::PayloadTooLarge { .. } => "payload_too_large",
+            Refusal::HeadersTooLarge { .. } => "headers_too_large",
+            Refusal::UriTooLong => "uri_too_long",
+            Refusal::Malformed => "malformed",
+            Refusal::HeadTimeout => "head_timeout",
+            Refusal::BodyTimeout => "body_timeout",
+            Refusal::BodyAborted => "body_aborted",
+            Refusal::NotStorable => "not_storable",
+            Refusal::TooManyConnections => "too_many_connections",
+            Refusal::TooManyRequests => "too_many_requests",
+            Refusal::TooManyBytes => "too_many_bytes",
+            Refusal::QueueFull => "queue_full",
+            Refusal::DatabaseAway => "database_away",
+            Refusal::NotReady => "not_ready",
+        }
+    }
+
+    fn details(&self) -> Option<Value> {
+        match self {
+            Refusal::Unauthorized(refused) => Some(json!({ "reason": refused.as_str() })),
+            Refusal::PayloadTooLarge { limit_bytes } => Some(json!({ "limit_bytes": limit_bytes })),
+            Refusal::HeadersTooLarge { max_bytes, max_count } => Some(json!({ "max_bytes": max_bytes, "max_count": max_count })),
+            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(json!({ "retry_after_ms": RETRY_AFTER_SECONDS * 1000 })),
+            _ => None,
+        }
+    }
+
+    /// The envelope as a response. The body of a request that wasn't read is nobody's: the server closes such a connection.
+    pub fn response(&self, request_id: &str) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(self.body(request_id)));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(REQUEST_ID, HeaderValue::from_str(request_id).expect("a request id is ASCII"));
+        if let Refusal::MethodNotAllowed { allow } = self
+            && let Ok(value) = HeaderValue::from_str(allow)
+        {
+            headers.insert(header::ALLOW, value);
+        }
+        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        response
+    }
+
+    /// The envelope as the bytes of a whole HTTP/1.1 answer that ends its connection, for where there is no request.
+    pub fn raw_response(&self, request_id: &str) -> Bytes {
+        let body = self.body(request_id);
+        let status = self.status();
+        let retry_after = if status == StatusCode::SERVICE_UNAVAILABLE { format!("retry-after: {RETRY_AFTER_SECONDS}\r\n") } else { String::new() };
+        let mut raw = format!(
+            "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nx-request-id: {request_id}\r\n{retry_after}connection: close\r\n\r\n",
+            status.as_u16(),
+            status.canonical_reason().unwrap_or_default(),
+            body.len()
+        )
+        .into_bytes();
+        raw.extend_from_slice(&body);
+        raw.into()
+    }
+
+    fn body(&self, request_id: &str) -> Bytes {
+        #[derive(Serialize)]
+        struct Envelope<'a> {
+            error: String,
+            status: u16,
+            request_id: &'a str,
+            code: &'static str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            details: Option<Value>,
+        }
+        let envelope = Envelope { error: self.to_string(), status: self.status().as_u16(), request_id, code: self.code(), details: self.details() };
+        serde_json::to_vec(&envelope).expect("strings and numbers serialise").into()
+    }
+}
+
+/// Long enough that a queue of a few thousand has drained, short enough that a sender's retry policy still has it.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    async fn check(refusal: Refusal, expected: expect_test::Expect) {
+        let response = refusal.response("req_1");
+        let mut text = format!("{}\n", response.status().as_u16());
+        for (name, value) in response.headers() {
+            text += &format!("{name}: {}\n", value.to_str().unwrap());
+        }
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        text += std::str::from_utf8(&body).unwrap();
+        expected.assert_eq(&text);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_the_documented_envelope() {
+        check(
+            Refusal::SourceNotFound,
+            expect_test::expect![[r#"
+                404
+                content-type: application/json
+                x-request-id: req_1
+                {"error":"Source not found","status":404,"request_id":"req_1","code":"SOURCE_NOT_FOUND"}"#]],
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_503_says_when_to_come_back_and_that_it_is_safe() {
+        check(
+            Refusal::QueueFull,
+            expect_test::expect![[r#"
+                503
+                content-type: application/json
+                x-request-id: req_1
+                retry-after: 1
+                {"error":"The queue to the database is full; nothing was recorded, it is safe to send again","status":503,"request_id":"req_1","code":"UNAVAILABLE","details":{"retry_after_ms":1000}}"#]],
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_405_names_what_is_allowed() {
+        check(
+            Refusal::MethodNotAllowed { allow: "POST, PUT".into() },
+            expect_test::expect![[r#"
+                405
+                content-type: application/json
+                x-request-id: req_1
+                allow: POST, PUT
+                {"error":"Method not allowed here; allowed: POST, PUT","status":405,"request_id":"req_1","code":"METHOD_NOT_ALLOWED"}"#]],
+        )
+        .await;
+    }
+}

@@ -1,0 +1,255 @@
+//! The commit that many requests share.
+//!
+//! Whatever arrived while the last commit was in flight goes into the next one, up to a bound: no timer, no linger. A
+//! lone request is committed at once, and under load a commit carries hundreds, so the cost of a commit hardly counts.
+//!
+//! What a sender is told is what is known: recorded (after the commit), or not (503, send again). A commit whose answer
+//! was lost is made again with the same ids, which the store understands; only when the database stays away for
+//! [`Options::patience`] is the sender told 503. One row that the database refuses fails alone, not with its batch.
+
+use crate::{errors::Refusal, ingest::body::Charge, metrics};
+use std::{future::Future, sync::Arc, time::Duration};
+use store::{Pool, events::Recorded};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    task::JoinSet,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Commits in flight at once.
+    pub writers: u8,
+    /// Requests that wait for a commit; beyond it they are refused with 503.
+    pub queue: usize,
+    pub max_batch_events: usize,
+    /// Of bodies and headers; one event is always taken.
+    pub max_batch_bytes: usize,
+    /// How long a batch is tried again while the database is away.
+    pub patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { writers: 1, queue: 8192, max_batch_events: 512, max_batch_bytes: 8 << 20, patience: Duration::from_secs(5) }
+    }
+}
+
+/// Patience once a batch has failed, until one succeeds: those who wait behind it should be told soon.
+const PATIENCE_WHEN_AWAY: Duration = Duration::from_secs(1);
+/// A call that hangs longer than this beyond our patience is given up; the store's own time-outs come later.
+const HANGING: Duration = Duration::from_secs(5);
+/// Between tries; a restart of Postgres takes seconds, a lost connection none.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Where events are recorded: Postgres, or a test's.
+pub trait Book: Clone + Send + Sync + 'static {
+    /// All or nothing; may be called again with the same batch.
+    fn record(&self, batch: &[Recorded]) -> impl Future<Output = store::Result<()>> + Send;
+
+    /// Makes room for today's rows.
+    fn make_partitions(&self) -> impl Future<Output = store::Result<()>> + Send;
+}
+
+impl Book for Pool {
+    async fn record(&self, batch: &[Recorded]) -> store::Result<()> {
+        store::events::record(self, batch).await
+    }
+
+    async fn make_partitions(&self) -> store::Result<()> {
+        store::partitions::ensure(self, service::clock::now()).await.map(drop)
+    }
+}
+
+/// Is told of everything that was committed and has deliveries. Must not block.
+pub type HandOver = Arc<dyn Fn(Vec<Recorded>) + Send + Sync>;
+
+/// Gives events to the writers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle(mpsc::Sender<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    recorded: Recorded,
+    answer: oneshot::Sender<Result<(), Refusal>>,
+    /// The body's share of the budget, until the sender has its answer.
+    _charge: Option<Charge>,
+}
+
+impl Handle {
+    /// Returns once the event is committed, or is known not to be, or nobody can know.
+    pub async fn record(&self, recorded: Recorded, charge: Charge) -> Result<(), Refusal> {
+        self.enqueue(recorded, Some(charge))?.await.unwrap_or(Err(Refusal::DatabaseAway))
+    }
+
+    fn enqueue(&self, recorded: Recorded, charge: Option<Charge>) -> Result<oneshot::Receiver<Result<(), Refusal>>, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        self.0.try_send(Entry { recorded, answer, _charge: charge }).map_err(|_| Refusal::QueueFull)?;
+        Ok(answered)
+    }
+}
+
+/// The writers. They end when `token` is cancelled and everything that was queued has been answered.
+#[derive(Debug)]
+pub struct Running(JoinSet<()>);
+
+impl Running {
+    /// Returns when a writer has ended, which none does before the token is cancelled unless it panicked.
+    pub async fn broken(&mut self) {
+        self.0.join_next().await;
+    }
+
+    /// Waits for the end.
+    pub async fn finish(mut self) {
+        while self.0.join_next().await.is_some() {}
+    }
+}
+
+/// Starts the writers.
+pub fn start<B: Book>(options: Options, book: B, hand_over: HandOver, metrics: Arc<metrics::Metrics>, token: CancellationToken) -> (Handle, Running) {
+    let (sender, receiver) = mpsc::channel(options.queue);
+    let receiver = Arc::new(Mutex::new(receiver));
+    let mut writers = JoinSet::new();
+    for _ in 0..options.writers.max(1) {
+        let writer = Writer {
+            options: options.clone(),
+            book: book.clone(),
+            hand_over: hand_over.clone(),
+            metrics: metrics.clone(),
+            queue: receiver.clone(),
+            away: false,
+        };
+        writers.spawn(writer.run(token.clone()));
+    }
+    (Handle(sender), Running(writers))
+}
+
+struct Writer<B> {
+    options: Options,
+    book: B,
+    hand_over: HandOver,
+    metrics: Arc<metrics::Metrics>,
+    /// Locked by the writer that waits for work; the others are committing, or queue for the lock.
+    queue: Arc<Mutex<mpsc::Receiver<Entry>>>,
+    /// The last batch failed because the database is away.
+    away: bool,
+}
+
+impl<B: Book> Writer<B> {
+    async fn run(mut self, token: CancellationToken) {
+        let mut waiting = Vec::with_capacity(self.options.max_batch_events);
+        while !waiting.is_empty() || self.receive(&mut waiting, &token).await {
+            let batch: Vec<Entry> = waiting.drain(..self.fitting(&waiting)).collect();
+            self.commit(batch).await;
+        }
+    }
+
+    /// Waits for at least one entry; false when there will be none.
+    async fn receive(&self, waiting: &mut Vec<Entry>, token: &CancellationToken) -> bool {
+        let mut queue = self.queue.lock().await;
+        tokio::select! {
+            biased;
+            received = queue.recv_many(waiting, self.options.max_batch_events) => received > 0,
+            () = token.cancelled() => {
+                queue.close();
+                queue.recv_many(waiting, self.options.max_batch_events).await > 0
+            }
+        }
+    }
+
+    /// How many of the entries go into one commit.
+    fn fitting(&self, waiting: &[Entry]) -> usize {
+        let mut bytes = 0;
+        let fitting = waiting.iter().take(self.options.max_batch_events).take_while(|entry| {
+            bytes += entry.recorded.event.body.len() + entry.recorded.event.headers.len();
+            bytes <= self.options.max_batch_bytes
+        });
+        fitting.count().max(1)
+    }
+
+    async fn commit(&mut self, batch: Vec<Entry>) {
+        let (recorded, answers): (Vec<Recorded>, Vec<_>) = batch.into_iter().map(|entry| (entry.recorded, (entry.answer, entry._charge))).unzip();
+        let results = self.record(&recorded).await;
+        let mut committed = Vec::with_capacity(recorded.len());
+        for (recorded, result) in recorded.into_iter().zip(&results) {
+            if result.is_ok() && !recorded.deliveries.is_empty() {
+                self.metrics.recorder.deliveries.inc_by(recorded.deliveries.len() as u64);
+                committed.push(recorded);
+            }
+        }
+        // The scheduler first: it only takes a pointer, and the delivery is what happens next.
+        if !committed.is_empty() {
+            (self.hand_over)(committed);
+        }
+        for ((answer, _charge), result) in answers.into_iter().zip(results) {
+            if result.is_err() {
+                self.metrics.recorder.failed_events.inc();
+            }
+            // The sender may have gone; its event is recorded all the same.
+            let _ = answer.send(result);
+        }
+    }
+
+    /// One result for each event. A batch with a row that the database refuses is halved until that row is alone.
+    async fn record(&mut self, recorded: &[Recorded]) -> Vec<Result<(), Refusal>> {
+        let mut results = Vec::with_capacity(recorded.len());
+        let mut parts = vec![recorded];
+        while let Some(part) = parts.pop() {
+            match self.record_part(part).await {
+                Ok(()) => results.extend(part.iter().map(|_| Ok(()))),
+                Err(store::Error::Data(_)) if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                Err(store::Error::Data(source)) => {
+                    let event = &part[0].event;
+                    tracing::warn!(event = %event.id, source = %event.source_id, error = service::log::chain(&*source), "an event cannot be stored");
+                    results.push(Err(Refusal::NotStorable));
+                }
+                Err(error) => {
+                    tracing::error!(events = part.len(), error = service::log::chain(&error), "events could not be recorded; their senders are told to send again");
+                    results.extend(part.iter().map(|_| Err(Refusal::DatabaseAway)));
+                }
+            }
+        }
+        results
+    }
+
+    async fn record_part(&mut self, part: &[Recorded]) -> store::Result<()> {
+        let patience = if self.away { PATIENCE_WHEN_AWAY } else { self.options.patience };
+        let deadline = Instant::now() + patience;
+        let mut partitions_made = false;
+        loop {
+            let started = service::clock::instant();
+            let result = match tokio::time::timeout_at(deadline + HANGING.min(patience), self.book.record(part)).await {
+                Ok(result) => result,
+                Err(_) => Err(store::Error::Unavailable("the database does not answer".into())),
+            };
+            match result {
+                Ok(()) => {
+                    self.away = false;
+                    self.metrics.recorder.batch_events.observe(part.len() as f64);
+                    self.metrics.recorder.commit_seconds.observe(service::clock::instant().duration_since(started).as_secs_f64());
+                    return Ok(());
+                }
+                Err(store::Error::MissingPartition(_)) if !partitions_made => {
+                    partitions_made = true;
+                    self.book.make_partitions().await?;
+                }
+                Err(error) if error.is_transient() => {
+                    if Instant::now() + PAUSE >= deadline {
+                        self.away = true;
+                        return Err(error);
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
+            self.metrics.recorder.retries.inc();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! Housekeeping: what one replica does for all (partitions, retention, measuring the queue), chosen by a task lease, and
+//! what each measures of itself.
+//!
+//! Doing a duty twice does no harm; the lease only saves the work, and makes one replica show the numbers.
+
+use crate::{ingest::Ingest, metrics::Metrics, table};
+use anyhow::Context;
+use jiff::{Timestamp, tz::TimeZone};
+use service::{
+    clock,
+    task::{self, Task},
+};
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use store::{Lease, Pool, lease, partitions, queue};
+use tokio::{sync::Notify, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// Something that one replica does for all.
+pub trait Duty: Send + 'static {
+    /// The lease's and the task's name.
+    const NAME: &'static str;
+
+    fn perform(&mut self) -> impl Future<Output = anyhow::Result<()>> + Send;
+
+    /// Another replica does it now, or nobody knows.
+    fn relieved(&mut self);
+}
+
+/// The task leases of this process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Leases {
+    pool: Pool,
+    holder: Arc<str>,
+    held: Arc<Mutex<HashMap<&'static str, Lease>>>,
+}
+
+impl Leases {
+    pub fn new(pool: Pool, holder: Arc<str>) -> Leases {
+        Leases { pool, holder, held: Arc::default() }
+    }
+
+    /// Takes or prolongs the lease of a duty; false: it is another's.
+    async fn hold(&self, name: &'static str, ttl: Duration) -> store::Result<bool> {
+        let before = self.lock().remove(name);
+        let renewed = match before {
+            Some(lease) => lease::renew_many(&self.pool, &[lease], ttl).await?.pop(),
+            None => None,
+        };
+        let lease = match renewed {
+            Some(lease) => Some(lease),
+            None => lease::acquire(&self.pool, &lease::task_name(name), &self.holder, ttl).await?,
+        };
+        let holds = lease.is_some();
+        self.lock().extend(lease.map(|lease| (name, lease)));
+        Ok(holds)
+    }
+
+    /// Gives all back, once their tasks have ended.
+    pub async fn release(&self) -> store::Result<()> {
+        let held: Vec<Lease> = self.lock().drain().map(|(_, lease)| lease).collect();
+        lease::release_many(&self.pool, &held).await
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<&'static str, Lease>> {
+        self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// A duty that is done while its lease is held.
+struct Leased<D> {
+    duty: D,
+    leases: Leases,
+    ttl: Duration,
+}
+
+impl<D: Duty> Task for Leased<D> {
+    const NAME: &'static str = D::NAME;
+
+    async fn activate(&mut self) -> anyhow::Result<()> {
+        match self.leases.hold(D::NAME, self.ttl).await {
+            Ok(true) => self.duty.perform().await,
+            Ok(false) => {
+                self.duty.relieved();
+                Ok(())
+            }
+            Err(error) => {
+                self.duty.relieved();
+                Err(error).context("task lease")
+            }
+        }
+    }
+}
+
+/// Makes partitions ahead and drops those that are older than the retention.
+pub struct Partitions {
+    pub pool: Pool,
+    pub retention: Duration,
+    pub metrics: Arc<Metrics>,
+}
+
+/// Days beyond today are there long before they are needed, so minutes don't matter.
+const PARTITIONS_EVERY: Duration = Duration::from_secs(600);
+
+impl Duty for Partitions {
+    const NAME: &'static str = "partitions";
+
+    async fn perform(&mut self) -> anyhow::Result<()> {
+        let now = clock::now();
+        let keep_from = keep_from(now, self.retention);
+        let made = partitions::ensure(&self.pool, now).await.context("making partitions ahead")?;
+        // Measured before and after: a drop that fails for days must show.
+        self.measure(now, keep_from).await?;
+        let dropped = partitions::drop_before(&self.pool, keep_from).await.context("dropping what is older than the retention")?;
+        if made > 0 || !dropped.is_empty() {
+            tracing::info!(made, dropped = dropped.len(), %keep_from, "partitions");
+        }
+        self.measure(now, keep_from).await
+    }
+
+    fn relieved(&mut self) {
+        self.metrics.housekeeping.retention_lag_seconds.reset();
+        self.metrics.housekeeping.partitions_ahead.reset();
+    }
+}
+
+impl Partitions {
+    async fn measure(&self, now: Timestamp, keep_from: jiff::civil::Date) -> anyhow::Result<()> {
+        let lag = partitions::lag(&self.pool, now, keep_from).await.context("measuring partitions")?;
+        let metrics = &self.metrics.housekeeping;
+        metrics.retention_lag_seconds.with_label_values::<&str>(&[]).set(f64::from(lag.overdue_days) * 86_400.0);
+        metrics.partitions_ahead.with_label_values::<&str>(&[]).set(i64::from(lag.ahead_days));
+        Ok(())
+    }
+}
+
+/// The first day (UTC) that is kept: a day goes when its last moment is older than the retention.
+fn keep_from(now: Timestamp, retention: Duration) -> jiff::civil::Date {
+    let oldest = now.checked_sub(retention).unwrap_or(Timestamp::UNIX_EPOCH);
+    oldest.to_zoned(TimeZone::UTC).date()
+}
+
+/// Measures the queue.
+pub struct Depth {
+    pub pool: Pool,
+    pub metrics: Arc<Metrics>,
+}
+
+const DEPTH_EVERY: Duration = Duration::from_secs(5);
+
+impl Duty for Depth {
+    const NAME: &'static str = "depth";
+
+    async fn perform(&mut self) -> anyhow::Result<()> {
+        let depth = queue::depth(&self.pool).await.context("measuring the queue")?;
+        let now = clock::now();
+        for (state, deliveries, oldest) in [("pending", depth.pending, depth.oldest_pending), ("retrying", depth.retrying, depth.oldest_retrying)] {
+            let age = oldest.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64().max(0.0));
+            self.metrics.housekeeping.queue_deliveries.with_label_values(&[state]).set(i64::try_from(deliveries).unwrap_or(i64::MAX));
+            self.metrics.housekeeping.queue_oldest_seconds.with_label_values(&[state]).set(age);
+        }
+        Ok(())
+    }
+
+    fn relieved(&mut self) {
+        self.metrics.housekeeping.queue_deliveries.reset();
+        self.metrics.housekeeping.queue_oldest_seconds.reset();
+    }
+}
+
+/// What each replica measures of itself.
+struct Measure {
+    pool: Pool,
+    ingest: Arc<Ingest>,
+    table: Arc<table::Current>,
+    metrics: Arc<Metrics>,
+}
+
+impl Task for Measure {
+    const NAME: &'static str = "measure";
+
+    async fn activate(&mut self) -> anyhow::Result<()> {
+        let idle = i64::try_from(self.pool.idle()).unwrap_or(i64::MAX);
+        let connections = &self.metrics.pool.connections;
+        connections.with_label_values(&["idle"]).set(idle);
+        connections.with_label_values(&["used"]).set((i64::from(self.pool.size()) - idle).max(0));
+        if let Some(staleness) = self.table.staleness(clock::instant()) {
+            self.metrics.table.staleness_seconds.set(staleness.as_secs_f64());
+        }
+        if let Some(applied) = self.table.get() {
+            self.ingest.tidy(&applied.table, clock::instant());
+        }
+        Ok(())
+    }
+}
+
+/// Starts all of them; they end with the token.
+pub fn start(leases: &Leases, retention: Duration, ingest: Arc<Ingest>, table: Arc<table::Current>, metrics: &Arc<Metrics>, token: &CancellationToken) -> Vec<JoinHandle<()>> {
+    let pool = &leases.pool;
+    let partitions = Partitions { pool: pool.clone(), retention, metrics: metrics.clone() };
+    let depth = Depth { pool: pool.clone(), metrics: metrics.clone() };
+    let measure = Measure { pool: pool.clone(), ingest, table, metrics: metrics.clone() };
+    vec![
+        leased(partitions, leases, PARTITIONS_EVERY, metrics, token),
+        leased(depth, leases, DEPTH_EVERY, metrics, token),
+        task::spawn(measure, DEPTH_EVERY, Arc::default(), &metrics.tasks, token.clone()),
+    ]
+}
+
+fn leased<D: Duty>(duty: D, leases: &Leases, every: Duration, metrics: &Metrics, token: &CancellationToken) -> JoinHandle<()> {
+    // Outlives two activations that fail, so that a duty doesn't wander between replicas.
+    let leased = Leased { duty, leases: leases.clone(), ttl: every * 3 };
+    task::spawn(leased, every, Arc::<Notify>::default(), &metrics.tasks, token.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_is_kept_until_its_last_moment_is_older_than_the_retention() {
+        let day = Duration::from_secs(86_400);
+        for (now, kept) in [("2026-11-21T00:00:00Z", "2026-11-19"), ("2026-11-21T23:59:59Z", "2026-11-19"), ("2026-11-22T00:00:00Z", "2026-11-20")] {
+            assert_eq!(keep_from(now.parse().unwrap(), 2 * day).to_string(), kept, "{now}");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_replica_holds_a_duty_until_it_gives_it_back() {
+        let database = store::testing::Database::create().await;
+        let [first, second] = ["first", "second"].map(|holder| Leases::new(database.store.pool.clone(), holder.into()));
+        let ttl = Duration::from_secs(60);
+        assert!(first.hold("depth", ttl).await.unwrap());
+        assert!(first.hold("depth", ttl).await.unwrap(), "it prolongs its own");
+        assert!(!second.hold("depth", ttl).await.unwrap());
+        first.release().await.unwrap();
+        assert!(second.hold("depth", ttl).await.unwrap());
+    }
+}
