@@ -1,0 +1,162 @@
+//! AlertRule and NotificationChannel: who hears of trouble, and how.
+
+use crate::{Duration, FailureShare, LocalRef, SecretKeyRef, Status};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// An AlertRule tells channels when a condition holds: exactly one of failureRate, latency, volumeDrop, deadLetters, issueOpened.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "hookstream.io",
+    version = "v1alpha1",
+    kind = "AlertRule",
+    namespaced,
+    status = "Status",
+    derive = "PartialEq",
+    shortname = "halert",
+    category = "hookstream"
+)]
+#[kube(doc = "Tells notification channels when deliveries go wrong.")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AlertRuleSpec {
+    /// A name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub display_name: Option<String>,
+    /// So large a share of attempts failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_rate: Option<FailureShare>,
+    /// Deliveries took too long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyTrigger>,
+    /// Fewer events came than usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_drop: Option<VolumeDropTrigger>,
+    /// So many deliveries were given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<DeadLettersTrigger>,
+    /// An issue was opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issue_opened: Option<IssueOpenedTrigger>,
+    /// Which sources. Default: all in the namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub sources: Vec<LocalRef>,
+    /// Which destinations. Default: all in the namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub destinations: Vec<LocalRef>,
+    /// Who is told.
+    #[schemars(length(min = 1, max = 16))]
+    pub channels: Vec<LocalRef>,
+    /// Least time between two notifications. Default: 1h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cooldown: Option<Duration>,
+    /// Silent: nobody is told. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+}
+
+/// Deliveries took longer than a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LatencyTrigger {
+    /// The time.
+    pub threshold: Duration,
+    /// Which share of deliveries must be below it, in percent. Default: 95.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub percentile: Option<i32>,
+    /// The time looked at.
+    pub window: Duration,
+}
+
+/// Fewer events than in the time before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VolumeDropTrigger {
+    /// By how much, as `50%`.
+    #[schemars(
+        length(max = 8),
+        regex(pattern = "^(100|[1-9]?[0-9])(\\.[0-9]{1,2})?%$")
+    )]
+    pub threshold: String,
+    /// The time looked at, against the same time before.
+    pub window: Duration,
+}
+
+/// Deliveries were given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeadLettersTrigger {
+    /// How many. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub threshold: Option<i32>,
+    /// Within which time.
+    pub window: Duration,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IssueOpenedTrigger {}
+
+/// A NotificationChannel is where alerts go: exactly one of webhook, slack, discord, email.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "hookstream.io",
+    version = "v1alpha1",
+    kind = "NotificationChannel",
+    namespaced,
+    status = "Status",
+    derive = "PartialEq",
+    shortname = "hnc",
+    category = "hookstream"
+)]
+#[kube(doc = "Where alerts are sent.")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NotificationChannelSpec {
+    /// A name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub display_name: Option<String>,
+    /// A JSON POST to your own endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<WebhookChannel>,
+    /// A Slack channel, by an incoming webhook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slack: Option<ChatChannel>,
+    /// A Discord channel, by a webhook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discord: Option<ChatChannel>,
+    /// Mail, by the installation's SMTP server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<EmailChannel>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WebhookChannel {
+    /// An http or https URL.
+    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
+    pub url: String,
+    /// The key that signs. Default: not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretKeyRef>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChatChannel {
+    /// The webhook's URL; it is a secret.
+    pub url_ref: SecretKeyRef,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EmailChannel {
+    /// Addresses.
+    #[schemars(length(min = 1, max = 32))]
+    pub to: Vec<String>,
+}

@@ -1,0 +1,215 @@
+//! Destination: where events go, and how patiently.
+
+use crate::{
+    AllowedNamespaces, Duration, EventbridgeProvider, HttpProvider, KafkaProvider, PubsubProvider,
+    RabbitmqProvider, Retry, S3Provider, SecretKeyRef, SqsProvider, Status, WebsocketProvider,
+};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A Destination is where events are delivered: exactly one of http, sqs, s3, eventbridge, pubsub, kafka, rabbitmq, websocket. A delivery that
+/// fails is tried again as `retry` says, and then kept as a dead letter.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "hookstream.io",
+    version = "v1alpha1",
+    kind = "Destination",
+    namespaced,
+    status = "Status",
+    derive = "PartialEq",
+    shortname = "hdst",
+    category = "hookstream"
+)]
+#[kube(doc = "A place that events are delivered to.")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DestinationSpec {
+    /// A name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub display_name: Option<String>,
+    /// Paused: deliveries are recorded and wait. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+    /// An HTTP endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpProvider>,
+    /// An Amazon SQS queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqs: Option<SqsProvider>,
+    /// A bucket of Amazon S3, or of a store that speaks its protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3Provider>,
+    /// An Amazon EventBridge bus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eventbridge: Option<EventbridgeProvider>,
+    /// A Google Cloud Pub/Sub topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pubsub: Option<PubsubProvider>,
+    /// A Kafka topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaProvider>,
+    /// A RabbitMQ exchange.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rabbitmq: Option<RabbitmqProvider>,
+    /// Clients that are connected by WebSocket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub websocket: Option<WebsocketProvider>,
+    /// How requests are signed, so that the receiver can tell that they come from here. HTTP only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing: Option<Signing>,
+    /// When a failed delivery is tried again. A connection's own `retry` wins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// When deliveries are held back because all of them fail. Default: after 5 failures, for 60s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// Most deliveries in a time; more of them wait. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<DeliveryRateLimit>,
+    /// Most attempts in flight at once. Default: 20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub concurrency: Option<i32>,
+    /// In which order deliveries go. Default: none is promised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordering: Option<Ordering>,
+    /// Which other namespaces may connect to this destination. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_namespaces: Option<AllowedNamespaces>,
+}
+
+/// Exactly one way to sign, and its keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Signing {
+    /// The specification of standardwebhooks.com: `webhook-signature`, `v1` by a shared key or `v1a` by an ed25519 key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standard_webhooks: Option<StandardWebhooksSigning>,
+    /// A keyed hash of the body in a header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hmac: Option<HmacSigning>,
+    /// HTTP Message Signatures, RFC 9421.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_signature: Option<HttpSignatureSigning>,
+    /// The keys. The first signs; with Standard Webhooks all of them do, so that receivers can change over.
+    #[schemars(length(min = 1, max = 4))]
+    pub secret_refs: Vec<SecretKeyRef>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StandardWebhooksSigning {}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HmacSigning {
+    /// Default: SHA256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<SigningAlgorithm>,
+    /// The header that carries the signature. Default: X-Hookstream-Signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+    )]
+    pub header: Option<String>,
+    /// What stands before the signature. Default: `sha256=` or `sha1=`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub prefix: Option<String>,
+    /// Sign `<timestamp>.<body>` and send the timestamp in this header. Default: the body alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub timestamp_header: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum SigningAlgorithm {
+    Sha1,
+    Sha256,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpSignatureSigning {
+    /// `keyid` in the signature's parameters. Default: the Secret's key name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub key_id: Option<String>,
+}
+
+/// When to stop trying for a while. Deliveries are never dropped by it; they wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CircuitBreaker {
+    /// So many failures in a row open the circuit. Default: 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub failures: Option<i32>,
+    /// Or such a share of failed attempts within a window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_rate: Option<FailureShare>,
+    /// How long the circuit stays open before one delivery is tried. Default: 60s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cooldown: Option<Duration>,
+}
+
+/// A share of failed attempts within a window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FailureShare {
+    /// A percentage, as `50%`.
+    #[schemars(
+        length(max = 8),
+        regex(pattern = "^(100|[1-9]?[0-9])(\\.[0-9]{1,2})?%$")
+    )]
+    pub threshold: String,
+    /// The time looked at.
+    pub window: Duration,
+    /// Attempts below which nothing is concluded. Default: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub minimum: Option<i32>,
+}
+
+/// Most deliveries in a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeliveryRateLimit {
+    /// How many.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub deliveries: i32,
+    /// In how long. Default: 1s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per: Option<Duration>,
+}
+
+/// In which order deliveries go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Ordering {
+    /// Strict: the next one goes only after the one before has arrived or was given up. None: as fast as possible.
+    pub mode: OrderingMode,
+    /// Order among the events with the same value at this path only, as `body.order.id`. Default: among all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub key: Option<String>,
+    /// What happens behind a delivery that fails. Wait: the others wait through its retries. DeadLetter: it is given up at once.
+    /// Default: Wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_head_blocked: Option<OnHeadBlocked>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OrderingMode {
+    Strict,
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnHeadBlocked {
+    Wait,
+    DeadLetter,
+}

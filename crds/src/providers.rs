@@ -1,0 +1,409 @@
+//! How each type of destination is reached.
+
+use crate::{Duration, SecretKeyRef};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// An HTTP endpoint. The body goes as it came; `Content-Type` is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpProvider {
+    /// An http or https URL. `{path}` and `{query}` stand for what the sender's URL had behind the source's.
+    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
+    pub url: String,
+    /// Default: POST.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<HttpMethod>,
+    /// Headers of your own, names and values. They win over the event's. Not for secrets: those go to `auth`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub headers: BTreeMap<String, String>,
+    /// How long an attempt may take, from looking up the name to the end of the answer; 1ms to 10m. Default: 30s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// How the endpoint knows us. Default: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<HttpAuth>,
+    /// Certificates of your own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<HttpTls>,
+    /// A service's payload shape by name: `slack`, `discord`, `pagerduty`, `datadog`, `zapier`, `linear`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub template: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum HttpMethod {
+    Get,
+    Post,
+    Put,
+    Patch,
+    Delete,
+}
+
+impl HttpMethod {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            HttpMethod::Get => "GET",
+            HttpMethod::Post => "POST",
+            HttpMethod::Put => "PUT",
+            HttpMethod::Patch => "PATCH",
+            HttpMethod::Delete => "DELETE",
+        }
+    }
+}
+
+/// Exactly one way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpAuth {
+    /// HTTP basic authentication.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic: Option<BasicAuth>,
+    /// `Authorization: Bearer …`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer: Option<BearerAuth>,
+    /// A key in a header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<ApiKeyAuth>,
+    /// OAuth 2 client credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oauth2: Option<OAuth2Auth>,
+    /// AWS Signature Version 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws_sig_v4: Option<AwsSigV4Auth>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BasicAuth {
+    /// A Secret with the keys `username` and `password`, as type kubernetes.io/basic-auth has them.
+    pub secret_ref: LocalSecretRef,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BearerAuth {
+    /// The token.
+    pub secret_ref: SecretKeyRef,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApiKeyAuth {
+    /// The header. Default: X-API-Key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+    )]
+    pub header: Option<String>,
+    /// The key.
+    pub secret_ref: SecretKeyRef,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OAuth2Auth {
+    /// Where tokens are given out.
+    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
+    pub token_url: String,
+    /// What is asked for. Default: nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub scopes: Vec<String>,
+    /// Sent as `audience`. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub audience: Option<String>,
+    /// A Secret with the keys `client_id` and `client_secret`.
+    pub secret_ref: LocalSecretRef,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AwsSigV4Auth {
+    /// As `eu-west-1`.
+    #[schemars(length(min = 1, max = 63))]
+    pub region: String,
+    /// The service's signing name, as `execute-api`.
+    #[schemars(length(min = 1, max = 63))]
+    pub service: String,
+    /// A Secret with the keys `access_key_id` and `secret_access_key`. Default: the pod's own identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_ref: Option<LocalSecretRef>,
+}
+
+/// A Secret of the same namespace with keys of fixed names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LocalSecretRef {
+    /// The Secret's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Certificates of your own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpTls {
+    /// Authorities that the endpoint's certificate may come from, as PEM, instead of the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_ref: Option<SecretKeyRef>,
+    /// A Secret of type kubernetes.io/tls with the certificate that we show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate_ref: Option<LocalSecretRef>,
+}
+
+/// An Amazon SQS queue. Values in `groupId` and `dedupId` are paths into the event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SqsProvider {
+    /// The queue's URL.
+    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
+    pub queue_url: String,
+    /// As `eu-west-1`.
+    #[schemars(length(min = 1, max = 63))]
+    pub region: String,
+    /// Where in the event the message group of a FIFO queue is, as `body.order.id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub group_id: Option<String>,
+    /// Where in the event the deduplication id of a FIFO queue is. Default: the event's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub dedup_id: Option<String>,
+    /// Seconds before the message can be seen, of a queue that is not FIFO. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 900))]
+    pub delay_seconds: Option<i32>,
+    /// Another endpoint, as a VPC endpoint or an emulator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 2048))]
+    pub endpoint: Option<String>,
+    /// A Secret with the keys `access_key_id` and `secret_access_key`. Default: the pod's own identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_ref: Option<LocalSecretRef>,
+}
+
+/// A bucket; each event becomes an object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct S3Provider {
+    /// The bucket's name.
+    #[schemars(length(min = 3, max = 63))]
+    pub bucket: String,
+    /// As `eu-west-1`.
+    #[schemars(length(min = 1, max = 63))]
+    pub region: String,
+    /// The object's key, with `{source}`, `{date}`, `{hour}`, `{event_id}`. Default: `{source}/{date}/{event_id}.json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub key: Option<String>,
+    /// Another endpoint, of a store that speaks the same protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 2048))]
+    pub endpoint: Option<String>,
+    /// A Secret with the keys `access_key_id` and `secret_access_key`. Default: the pod's own identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_ref: Option<LocalSecretRef>,
+}
+
+/// An Amazon EventBridge bus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EventbridgeProvider {
+    /// The bus' name or ARN.
+    #[schemars(length(min = 1, max = 1600))]
+    pub event_bus: String,
+    /// As `eu-west-1`.
+    #[schemars(length(min = 1, max = 63))]
+    pub region: String,
+    /// `Source` of the entries. Default: hookstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub source: Option<String>,
+    /// `DetailType` of the entries, with placeholders as `{body.type}`. Default: webhook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub detail_type: Option<String>,
+    /// Another endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 2048))]
+    pub endpoint: Option<String>,
+    /// A Secret with the keys `access_key_id` and `secret_access_key`. Default: the pod's own identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_ref: Option<LocalSecretRef>,
+}
+
+/// A Google Cloud Pub/Sub topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PubsubProvider {
+    /// The project's id.
+    #[schemars(length(min = 1, max = 63))]
+    pub project: String,
+    /// The topic's name.
+    #[schemars(length(min = 3, max = 255))]
+    pub topic: String,
+    /// Where in the event the ordering key is, as `body.order.id`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub ordering_key: Option<String>,
+    /// Another endpoint, as the emulator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 2048))]
+    pub endpoint: Option<String>,
+    /// The key file of a service account. Default: the pod's own identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_ref: Option<SecretKeyRef>,
+}
+
+/// A Kafka topic; exactly one way to reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KafkaProvider {
+    /// By Kafka's own protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub native: Option<KafkaNative>,
+    /// By Confluent's REST proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest_proxy: Option<KafkaRestProxy>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KafkaNative {
+    /// Where to begin, as `kafka-0:9092`.
+    #[schemars(length(min = 1, max = 32))]
+    pub brokers: Vec<String>,
+    /// The topic.
+    #[schemars(length(min = 1, max = 249))]
+    pub topic: String,
+    /// Where in the event the record's key is, as `body.order.id`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub key: Option<String>,
+    /// Default: None.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<KafkaCompression>,
+    /// How we log in. Default: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sasl: Option<KafkaSasl>,
+    /// Encrypt; `{}` trusts the public authorities. Default: plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<HttpTls>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum KafkaCompression {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KafkaSasl {
+    /// How.
+    pub mechanism: SaslMechanism,
+    /// A Secret with the keys `username` and `password`.
+    pub secret_ref: LocalSecretRef,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SaslMechanism {
+    Plain,
+    ScramSha256,
+    ScramSha512,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KafkaRestProxy {
+    /// The proxy's URL.
+    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
+    pub url: String,
+    /// The topic.
+    #[schemars(length(min = 1, max = 249))]
+    pub topic: String,
+    /// The cluster's id, for version 3 of the proxy's API. Default: version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub cluster_id: Option<String>,
+    /// Where in the event the record's key is. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub key: Option<String>,
+    /// A Secret with the keys `username` and `password`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<LocalSecretRef>,
+}
+
+/// A RabbitMQ exchange; exactly one way to reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RabbitmqProvider {
+    /// By AMQP, with publisher confirms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amqp: Option<RabbitmqAmqp>,
+    /// By the management plugin's HTTP API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub management: Option<RabbitmqManagement>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RabbitmqAmqp {
+    /// The broker's `amqp://` or `amqps://` URI, with user, password and virtual host.
+    pub uri_ref: SecretKeyRef,
+    /// The exchange; empty for the default one.
+    #[schemars(length(max = 255))]
+    pub exchange: String,
+    /// With placeholders as `{body.type}`.
+    #[schemars(length(max = 255))]
+    pub routing_key: String,
+    /// Ask the broker to keep messages on disk. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent: Option<bool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RabbitmqManagement {
+    /// The API's URL, as `https://rabbit.example.com:15671`.
+    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
+    pub url: String,
+    /// Default: `/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub vhost: Option<String>,
+    /// The exchange.
+    #[schemars(length(max = 255))]
+    pub exchange: String,
+    /// With placeholders as `{body.type}`.
+    #[schemars(length(max = 255))]
+    pub routing_key: String,
+    /// A Secret with the keys `username` and `password`.
+    pub secret_ref: LocalSecretRef,
+}
+
+/// Clients that are connected by WebSocket at the time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WebsocketProvider {
+    /// What happens while no client is connected. Drop: the delivery counts as done. Wait: it is retried. Default: Drop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_no_client: Option<OnNoClient>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnNoClient {
+    Drop,
+    Wait,
+}

@@ -1,0 +1,357 @@
+//! Source: where webhooks come in.
+
+use crate::{AllowedNamespaces, Duration, SchemaCheck, SecretKeyRef, Size, Status};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A Source is an endpoint that senders post webhooks to. Each has a URL of its own, `/v1/ingest/src_…`, and takes any method. A request
+/// that passes its checks is recorded before it is answered 200.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "hookstream.io",
+    version = "v1alpha1",
+    kind = "Source",
+    namespaced,
+    status = "Status",
+    derive = "PartialEq",
+    shortname = "hsrc",
+    category = "hookstream"
+)]
+#[kube(doc = "An endpoint that senders post webhooks to.")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SourceSpec {
+    /// A name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub display_name: Option<String>,
+    /// A URL path of your own besides the one by id, as `github` or `billing/stripe`: it stays when the resource is made anew. Unique in
+    /// the whole installation; the oldest source that asks for a path has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?(/[a-z0-9]([a-z0-9._-]*[a-z0-9])?)*$")
+    )]
+    pub path: Option<String>,
+    /// Methods that are taken; others are answered 405. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 9))]
+    pub methods: Option<Vec<Method>>,
+    /// Paused: requests are answered 409 and nothing is recorded. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+    /// How it is known that a request comes from its sender; one that fails is answered 401 and not recorded. Default: no check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
+    /// Addresses that may send. `deny` is judged before `allow`; others are answered 403.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_filter: Option<IpFilter>,
+    /// A JSON Schema that bodies must fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaCheck>,
+    /// How a second copy of an event is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup: Option<Dedup>,
+    /// Most requests; beyond it 429 with `Retry-After`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<SourceRateLimit>,
+    /// Largest body; beyond it 413. Default: 10Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_body_size: Option<Size>,
+    /// What the sender gets once the event is recorded. Default: 200 with the event's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<CustomResponse>,
+    /// How long history is kept. Default: the installation's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+    /// Which other namespaces may connect to this source. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_namespaces: Option<AllowedNamespaces>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+    Options,
+}
+
+impl Method {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Patch => "PATCH",
+            Method::Delete => "DELETE",
+            Method::Options => "OPTIONS",
+        }
+    }
+}
+
+/// Exactly one way to verify, and its secrets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Verification {
+    /// A provider's way by name: `github`, `stripe`, `shopify`, `slack` … It fills in what the provider fixes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub template: Option<String>,
+    /// A keyed hash of the content in a header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hmac: Option<HmacVerification>,
+    /// The specification of standardwebhooks.com: `webhook-id`, `webhook-timestamp`, `webhook-signature`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standard_webhooks: Option<StandardWebhooksVerification>,
+    /// An Ed25519 signature; the secrets are public keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ed25519: Option<PublicKeyVerification>,
+    /// An ECDSA P-256 signature over SHA-256; the secrets are public keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ecdsa: Option<PublicKeyVerification>,
+    /// HTTP basic authentication; each secret is `user:password`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic_auth: Option<BasicAuthVerification>,
+    /// A key in a header or in the query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<ApiKeyVerification>,
+    /// A JSON Web Token, by the keys of a JWKS document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<JwtVerification>,
+    /// The secrets; a request that any of them verifies passes, so that a new one can be added before the old one goes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub secret_refs: Vec<SecretKeyRef>,
+}
+
+/// A keyed hash in a header.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HmacVerification {
+    /// Default: SHA256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<HmacAlgorithm>,
+    /// The header with the signature.
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+    )]
+    pub header: String,
+    /// How the signature is written. Default: Hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<SignatureEncoding>,
+    /// What stands before the signature in the header, as `sha256=`. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub prefix: Option<String>,
+    /// What is signed, with `{body}`, `{timestamp}` and `{id}`. Default: `{body}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub signed_content: Option<String>,
+    /// Where the signed time is and how far it may be off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<TimestampCheck>,
+    /// The header that `{id}` stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub id_header: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum HmacAlgorithm {
+    Sha1,
+    Sha256,
+    Sha512,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SignatureEncoding {
+    Hex,
+    Base64,
+}
+
+/// A signed Unix time, in seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TimestampCheck {
+    /// The header with the time.
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+    )]
+    pub header: String,
+    /// How far it may be from now, in either direction. Default: 5m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StandardWebhooksVerification {
+    /// How far `webhook-timestamp` may be from now, in either direction. Default: 5m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<Duration>,
+}
+
+/// A signature by a private key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PublicKeyVerification {
+    /// The header with the signature.
+    #[schemars(length(min = 1, max = 128))]
+    pub header: String,
+    /// How the signature is written. Default: Base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<SignatureEncoding>,
+    /// What is signed, with `{body}` and `{timestamp}`. Default: `{timestamp}{body}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub signed_content: Option<String>,
+    /// Where the signed time is and how far it may be off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<TimestampCheck>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BasicAuthVerification {
+    /// What a browser is told. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub realm: Option<String>,
+}
+
+/// Exactly one place for the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApiKeyVerification {
+    /// The header with the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub header: Option<String>,
+    /// The query parameter with the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub query: Option<String>,
+}
+
+/// A token in `Authorization: Bearer`, or in another header.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JwtVerification {
+    /// Where the key document is, over https. Without it the secrets hold JWKS documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub jwks_url: Option<String>,
+    /// The header with the token. Default: Authorization.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub header: Option<String>,
+    /// What `iss` must be. Default: not judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub issuer: Option<String>,
+    /// What `aud` must hold. Default: not judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub audience: Option<String>,
+}
+
+/// Addresses and CIDR ranges, IPv4 and IPv6.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IpFilter {
+    /// These may not send.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub deny: Vec<String>,
+    /// Only these may send; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub allow: Vec<String>,
+}
+
+/// How a second copy of an event is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Dedup {
+    /// PayloadHash: the same body. HeaderField, BodyField: the same value in `field`.
+    pub strategy: DedupStrategy,
+    /// The header's name, or the path in the body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub field: Option<String>,
+    /// How long a key is remembered, up to 30d. Default: 5m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Duration>,
+    /// Accept: 200 with the first event's id and `"duplicate": true`. Conflict: 409. Default: Accept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_duplicate: Option<OnDuplicate>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DedupStrategy {
+    PayloadHash,
+    HeaderField,
+    BodyField,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnDuplicate {
+    Accept,
+    Conflict,
+}
+
+/// Most requests in a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SourceRateLimit {
+    /// How many.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests: i32,
+    /// In how long. Default: 1s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per: Option<Duration>,
+    /// How many may come at once after a pause. Default: `requests`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub burst: Option<i32>,
+}
+
+/// An answer of your own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CustomResponse {
+    /// Default: 200.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 200, max = 299))]
+    pub status: Option<i32>,
+    /// Header names and values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub headers: BTreeMap<String, String>,
+    /// Default: the event's id as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16384))]
+    pub body: Option<String>,
+}
+
+/// How long history is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Retention {
+    /// Events, their deliveries and attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<Duration>,
+    /// Their bodies; not longer than `events`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payloads: Option<Duration>,
+}
