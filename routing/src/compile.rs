@@ -3,9 +3,35 @@
 //! Never stops at a bad object. What doesn't compile keeps its last good row, if it had one, and gets findings that say
 //! what to change; everything else still routes. The order in which objects arrive never changes the result, and
 //! compiling a change gives what compiling everything would.
+//!
+//! A last good row is kept whatever went wrong (a field, a secret that is gone, a reference that leads nowhere), with two
+//! exceptions: a connection into a namespace that no longer admits it loses its row, since withdrawing a permission must
+//! take effect; and a source loses its own path, though not its row, to another source that routes by it now.
 
-use crate::{row::{Row, RowKey}, secret::Secret};
-use std::collections::BTreeMap;
+mod connection;
+mod destination;
+mod findings;
+mod index;
+mod object;
+mod retry;
+mod secrets;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use destination::{DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT};
+pub use findings::{Condition, Finding, Reason};
+pub use source::DEFAULT_MAX_BODY_BYTES;
+
+use crate::{
+    row::{Row, RowKey, Spec},
+    secret::Secret,
+};
+use findings::Findings;
+use index::Index;
+use object::{Body, Object, ObjectName};
+use secrets::Taken;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
 /// The keys of one Kubernetes Secret.
@@ -13,40 +39,6 @@ pub type SecretData = BTreeMap<String, Secret>;
 
 /// `(namespace, name)` of a Secret.
 pub type SecretName = (String, String);
-
-/// The condition that a finding turns False.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Condition {
-    Accepted,
-    ResolvedRefs,
-}
-
-/// What is wrong with an object, and what its author can do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub condition: Condition,
-    pub reason: Reason,
-    /// Where in the manifest, as `spec.filter.all[0].path`.
-    pub path: String,
-    /// A sentence that says what to change. Never holds a secret's value.
-    pub message: String,
-}
-
-/// `reason` of a condition, as Gateway API names them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
-    InvalidFilter,
-    UnsupportedValue,
-    InvalidUrl,
-    InvalidVerification,
-    Conflicted,
-    NotImplemented,
-    SourceNotFound,
-    DestinationNotFound,
-    SecretNotFound,
-    SecretKeyMissing,
-    RefNotPermitted,
-}
 
 /// What became of one object.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,59 +51,361 @@ pub struct Verdict {
 /// The result of one pass: what differs from the pass before.
 #[derive(Debug, Default)]
 pub struct Delta {
+    /// In the order of their keys.
     pub changed: Vec<Row>,
+    /// In their order.
     pub removed: Vec<RowKey>,
     /// Every object whose verdict was made anew, by UID.
     pub verdicts: BTreeMap<Uuid, Verdict>,
 }
 
 /// The incremental compiler. `compile` after any sequence of changes leaves the same rows and verdicts as a new
-/// `Compiler` given the end state.
+/// `Compiler` given those rows and the end state.
 #[derive(Debug, Default)]
-pub struct Compiler {}
+pub struct Compiler {
+    objects: BTreeMap<Uuid, Object>,
+    index: Index,
+    /// `None`: known not to exist. A Secret that was never told of counts as not existing too.
+    secrets: BTreeMap<SecretName, Option<SecretData>>,
+    namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    rows: BTreeMap<Uuid, Row>,
+    /// The sources whose rows have a path of their own. No two rows have the same.
+    row_paths: HashMap<String, Uuid>,
+    /// Connections by the ends that their rows name, which a last good row may have another than its object.
+    row_ends: HashMap<Uuid, BTreeSet<Uuid>>,
+    /// To be compiled.
+    dirty: BTreeSet<Uuid>,
+    /// Rows whose object is gone, or was never there.
+    gone: BTreeSet<Uuid>,
+}
+
+/// What one pass has touched.
+#[derive(Debug, Default)]
+struct Pass {
+    /// What was there before the first touch.
+    before: BTreeMap<RowKey, Option<Row>>,
+    findings: BTreeMap<Uuid, Vec<Finding>>,
+}
 
 impl Compiler {
-    /// Starts from what is published, so that an object that doesn't compile at start-up keeps its row.
+    /// Starts from what is published, so that an object that doesn't compile at start-up keeps its row. A row whose object
+    /// isn't applied before the first `compile` is removed by it.
     pub fn new(last_good: impl IntoIterator<Item = Row>) -> Compiler {
-        let _ = last_good.into_iter().count();
-        unimplemented!("written by the routing helper")
+        let mut compiler = Compiler::default();
+        for row in last_good {
+            compiler.gone.insert(row.uid);
+            compiler.index_row(&row);
+            compiler.rows.insert(row.uid, row);
+        }
+        compiler
     }
 
     /// Adds or replaces an object (its UID, namespace, name, generation and creation time are in its metadata).
+    /// One without a UID was never stored by anybody, and is left out.
     pub fn apply(&mut self, resource: crds::Resource) {
-        let _ = resource;
-        unimplemented!("written by the routing helper")
+        let Some(object) = Object::new(resource) else { return };
+        let uid = object.uid;
+        self.gone.remove(&uid);
+        self.dirty.insert(uid);
+        let before = self.objects.remove(&uid);
+        if let Some(before) = &before {
+            self.index.remove(before);
+        }
+        self.index.add(&object);
+        let old_path = before.as_ref().and_then(Object::path);
+        if old_path != object.path() {
+            self.disturb_claims(old_path.map(str::to_owned));
+            self.disturb_claims(object.path().map(str::to_owned));
+        }
+        let same_to_others = before.is_some_and(|before| before.name() == object.name() && before.admits_like(&object));
+        if !same_to_others {
+            self.dirty.extend(self.index.referring(&object.name()));
+            self.dirty.extend(self.row_ends.get(&uid).into_iter().flatten());
+        }
+        self.objects.insert(uid, object);
     }
 
     pub fn remove(&mut self, uid: Uuid) {
-        let _ = uid;
-        unimplemented!("written by the routing helper")
+        let Some(object) = self.objects.remove(&uid) else { return };
+        self.index.remove(&object);
+        self.dirty.remove(&uid);
+        self.gone.insert(uid);
+        self.dirty.extend(self.index.referring(&object.name()));
+        self.disturb_claims(object.path().map(str::to_owned));
+    }
+
+    /// An object exists that this version can't read: its row, if it has one, stays until the object is read or removed.
+    pub fn hold(&mut self, uid: Uuid) {
+        self.gone.remove(&uid);
     }
 
     /// The Secrets that the objects name, so that the operator watches and fetches these and no others.
-    pub fn wanted_secrets(&self) -> std::collections::BTreeSet<SecretName> {
-        unimplemented!("written by the routing helper")
+    pub fn wanted_secrets(&self) -> BTreeSet<SecretName> {
+        self.index.secrets().cloned().collect()
     }
 
-    /// `None`: the Secret doesn't exist.
+    /// `None`: the Secret doesn't exist. Tell it before the `compile` that is to see it.
     pub fn set_secret(&mut self, name: SecretName, data: Option<SecretData>) {
-        let _ = (name, data);
-        unimplemented!("written by the routing helper")
+        if self.secrets.get(&name) != Some(&data) {
+            self.dirty.extend(self.index.keeping(&name));
+            self.secrets.insert(name, data);
+        }
     }
 
     /// Labels of a namespace (for `allowedNamespaces.selector`); `None`: it is gone.
     pub fn set_namespace(&mut self, name: String, labels: Option<BTreeMap<String, String>>) {
-        let _ = (name, labels);
-        unimplemented!("written by the routing helper")
+        if self.namespaces.get(&name) == labels.as_ref() {
+            return;
+        }
+        self.dirty.extend(self.index.crossing(&name));
+        // Last good rows may cross where their objects don't. Labels change seldom enough to look at all rows.
+        let here = self.rows.values().filter(|row| row.namespace == name && matches!(row.spec, Spec::Connection(_)));
+        self.dirty.extend(here.map(|row| row.uid));
+        match labels {
+            Some(labels) => self.namespaces.insert(name, labels),
+            None => self.namespaces.remove(&name),
+        };
     }
 
     /// Compiles what changed and what depends on it.
     pub fn compile(&mut self) -> Delta {
-        unimplemented!("written by the routing helper")
+        let mut pass = Pass::default();
+        for uid in std::mem::take(&mut self.gone) {
+            self.set_row(uid, None, &mut pass);
+        }
+        // Connections come last: they depend on whether their ends route, and nothing depends on them. An end that begins or
+        // ceases to route makes its connections dirty on the way.
+        let mut connections = BTreeSet::new();
+        for uid in std::mem::take(&mut self.dirty) {
+            match self.objects.get(&uid).map(|object| &object.body) {
+                None => {}
+                Some(Body::Connection(_)) => {
+                    connections.insert(uid);
+                }
+                Some(_) => self.compile_one(uid, &mut pass),
+            }
+        }
+        connections.append(&mut self.dirty);
+        for uid in connections {
+            self.compile_one(uid, &mut pass);
+        }
+        self.delta(pass)
     }
 
     /// All rows as of the last `compile`.
     pub fn rows(&self) -> impl Iterator<Item = &Row> {
-        std::iter::empty()
+        self.rows.values()
+    }
+
+    fn compile_one(&mut self, uid: Uuid, pass: &mut Pass) {
+        let Some(object) = self.objects.get(&uid) else { return };
+        let mut findings = Findings::default();
+        let mut taken = Taken::new(&self.secrets, &object.namespace);
+        let spec = self.spec(object, &mut taken, &mut findings);
+        let row = spec.filter(|_| findings.is_empty()).map(|spec| Row {
+            uid,
+            namespace: object.namespace.clone(),
+            name: object.name.clone(),
+            generation: object.generation,
+            spec,
+            secrets: taken.secrets,
+        });
+        match row {
+            Some(row) => {
+                self.take_path(&row, pass);
+                self.set_row(uid, Some(row), pass);
+            }
+            None if self.rows.get(&uid).is_some_and(|row| !self.may_stay(row)) => self.set_row(uid, None, pass),
+            None => {}
+        }
+        pass.findings.insert(uid, findings.0);
+    }
+
+    fn spec(&self, object: &Object, taken: &mut Taken<'_>, findings: &mut Findings) -> Option<Spec> {
+        match &object.body {
+            Body::Source(spec) => {
+                self.check_claim(object, findings);
+                Some(Spec::Source(source::compile(spec, taken, findings)))
+            }
+            Body::Destination(spec) => destination::compile(spec, taken, findings).map(Spec::Destination),
+            Body::Connection(spec) => {
+                let source = self.resolve(object, object.source()?, "spec.source", findings);
+                let destination = self.resolve(object, object.destination()?, "spec.destination", findings);
+                let written = connection::compile(spec, findings);
+                Some(Spec::Connection(written.into_spec(source?, destination?)))
+            }
+            Body::Later => {
+                let message = format!(
+                    "a {} has no behaviour yet; a later version brings it. Until then nothing comes of this object",
+                    object.kind
+                );
+                findings.add(Reason::NotImplemented, "", message);
+                None
+            }
+        }
+    }
+
+    /// Whether another, older source asks for the same path.
+    fn check_claim(&self, object: &Object, findings: &mut Findings) {
+        let Some(path) = object.path() else { return };
+        let owner = self.index.owner(path).filter(|owner| *owner != object.uid).and_then(|owner| self.objects.get(&owner));
+        let Some(owner) = owner else { return };
+        // Names of another namespace are nobody's business here.
+        let whose = match owner.namespace == object.namespace {
+            true => format!("the source `{}`", owner.name),
+            false => "another source".to_owned(),
+        };
+        let message = format!("the path `{path}` belongs to {whose}, which is older; choose another path");
+        findings.add(Reason::Conflicted, "spec.path", message);
+    }
+
+    /// The UID of what a connection refers to, if it may and if that routes.
+    fn resolve(&self, from: &Object, name: ObjectName, path: &str, findings: &mut Findings) -> Option<Uuid> {
+        let not_found = match name.kind {
+            crds::Kind::Source => Reason::SourceNotFound,
+            _ => Reason::DestinationNotFound,
+        };
+        let what = name.kind.as_str();
+        let target = self.index.named(&name).and_then(|uid| self.objects.get(&uid));
+        // Whether it exists elsewhere is told only to those whom it admits.
+        if name.namespace != from.namespace && !target.is_some_and(|target| self.admits(target, &from.namespace)) {
+            let message = format!(
+                "namespace `{}` has no {what} `{}` that admits connections from `{}`; its owner can admit them with `allowedNamespaces`",
+                name.namespace, name.name, from.namespace
+            );
+            findings.add(Reason::RefNotPermitted, path, message);
+            return None;
+        }
+        let Some(target) = target else {
+            let message = format!(
+                "there is no {what} `{}` in namespace `{}`; create it, or name another",
+                name.name, name.namespace
+            );
+            findings.add(not_found, path, message);
+            return None;
+        };
+        if !self.rows.contains_key(&target.uid) {
+            let message = format!(
+                "the {what} `{}` is there but not in the routing table yet; its own conditions say what to change",
+                name.name
+            );
+            findings.add(not_found, path, message);
+            return None;
+        }
+        Some(target.uid)
+    }
+
+    fn admits(&self, target: &Object, namespace: &str) -> bool {
+        target.namespace == namespace || target.admits(self.namespaces.get(namespace))
+    }
+
+    /// Whether a last good row may go on routing. One end that is gone makes it idle, not forbidden.
+    fn may_stay(&self, row: &Row) -> bool {
+        let Spec::Connection(spec) = &row.spec else { return true };
+        let ends = [spec.source, spec.destination];
+        let ends = ends.iter().filter_map(|uid| self.objects.get(uid));
+        ends.into_iter().all(|end| self.admits(end, &row.namespace))
+    }
+
+    /// Makes way for a row that has a path: an older row of another source may still have it, though no claim to it.
+    fn take_path(&mut self, row: &Row, pass: &mut Pass) {
+        let Some(path) = own_path(row) else { return };
+        let Some(holder) = self.row_paths.get(path).copied().filter(|holder| *holder != row.uid) else { return };
+        let mut bare = self.rows.get(&holder).cloned();
+        if let Some(Spec::Source(spec)) = bare.as_mut().map(|row| &mut row.spec) {
+            spec.path = None;
+            self.set_row(holder, bare, pass);
+        }
+    }
+
+    /// Those who ask for a path look again.
+    fn disturb_claims(&mut self, path: Option<String>) {
+        if let Some(path) = path {
+            self.dirty.extend(self.index.claimants(&path));
+        }
+    }
+
+    fn set_row(&mut self, uid: Uuid, row: Option<Row>, pass: &mut Pass) {
+        let old = self.rows.remove(&uid);
+        if let Some(old) = &old {
+            self.unindex_row(old);
+        }
+        let appeared = old.is_some() != row.is_some();
+        if appeared && let Some(object) = self.objects.get(&uid) {
+            self.dirty.extend(self.index.referring(&object.name()));
+        }
+        if let Some(key) = row.as_ref().or(old.as_ref()).map(Row::key) {
+            pass.before.entry(key).or_insert(old);
+        }
+        if let Some(row) = row {
+            self.index_row(&row);
+            self.rows.insert(uid, row);
+        }
+    }
+
+    fn index_row(&mut self, row: &Row) {
+        match &row.spec {
+            Spec::Source(spec) => {
+                if let Some(path) = &spec.path {
+                    self.row_paths.insert(path.clone(), row.uid);
+                }
+            }
+            Spec::Connection(spec) => {
+                for end in [spec.source, spec.destination] {
+                    self.row_ends.entry(end).or_default().insert(row.uid);
+                }
+            }
+            Spec::Destination(_) => {}
+        }
+    }
+
+    fn unindex_row(&mut self, row: &Row) {
+        match &row.spec {
+            Spec::Source(spec) => {
+                if let Some(path) = &spec.path
+                    && self.row_paths.get(path) == Some(&row.uid)
+                {
+                    self.row_paths.remove(path);
+                }
+            }
+            Spec::Connection(spec) => {
+                for end in [spec.source, spec.destination] {
+                    if let Some(rows) = self.row_ends.get_mut(&end) {
+                        rows.remove(&row.uid);
+                        if rows.is_empty() {
+                            self.row_ends.remove(&end);
+                        }
+                    }
+                }
+            }
+            Spec::Destination(_) => {}
+        }
+    }
+
+    fn delta(&self, pass: Pass) -> Delta {
+        let mut delta = Delta::default();
+        for (key, before) in pass.before {
+            match (before, self.rows.get(&key.uid)) {
+                (Some(_), None) => delta.removed.push(key),
+                (before, Some(now)) if before.as_ref() != Some(now) => delta.changed.push(now.clone()),
+                _ => {}
+            }
+        }
+        delta.verdicts = pass
+            .findings
+            .into_iter()
+            .map(|(uid, findings)| {
+                let routed_generation = self.rows.get(&uid).map(|row| row.generation);
+                (uid, Verdict { findings, routed_generation })
+            })
+            .collect();
+        delta
+    }
+}
+
+fn own_path(row: &Row) -> Option<&str> {
+    match &row.spec {
+        Spec::Source(spec) => spec.path.as_deref(),
+        _ => None,
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! Not here: Kubernetes calls (`operator`), SQL (`store`), sockets (`gateway`).
 
-// compile joins when the resource types are in `crds`.
+pub mod compile;
 pub mod duration;
 pub mod event;
 pub mod filter;

@@ -65,6 +65,8 @@ pub struct HmacScheme {
     pub prefix: String,
     pub content: Vec<Piece>,
     pub timestamp: Option<SignedTimestamp>,
+    /// The header that [`Piece::Id`] stands for; lower case.
+    pub id_header: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +83,8 @@ pub enum Piece {
     Literal(String),
     /// The timestamp header as sent.
     Timestamp,
+    /// The header with the event's id as sent.
+    Id,
     /// The body as sent.
     Body,
 }
@@ -104,6 +108,7 @@ impl Scheme {
                 prefix: "sha256=".to_owned(),
                 content: vec![Piece::Body],
                 timestamp: None,
+                id_header: None,
             })),
             "stripe" => Some(Scheme::Stripe {
                 tolerance_ms: DEFAULT_TOLERANCE_MS,
@@ -124,7 +129,7 @@ impl Scheme {
     }
 }
 
-/// Reads a `signedContent` template: text with `{body}` and `{timestamp}`. The error says what to write.
+/// Reads a `signedContent` template: text with `{body}`, `{timestamp}` and `{id}`. The error says what to write.
 pub fn parse_content(template: &str) -> Result<Vec<Piece>, String> {
     let mut pieces = Vec::new();
     let mut rest = template;
@@ -138,9 +143,10 @@ pub fn parse_content(template: &str) -> Result<Vec<Piece>, String> {
         pieces.push(match name {
             "body" => Piece::Body,
             "timestamp" => Piece::Timestamp,
+            "id" => Piece::Id,
             _ => {
                 return Err(format!(
-                    "`{{{name}}}` is not known here; there are `{{body}}` and `{{timestamp}}`"
+                    "`{{{name}}}` is not known here; there are `{{body}}`, `{{timestamp}}` and `{{id}}`"
                 ));
             }
         });
@@ -265,6 +271,11 @@ impl Verifier {
                 value.as_bytes()
             }
         };
+        let id = match &scheme.id_header {
+            None => &[][..],
+            // The id is a part of what is signed: without it there is no signature to check.
+            Some(name) => event.headers.get(name).ok_or(Refused::SignatureMissing)?.as_bytes(),
+        };
         let mut candidates = Candidates::default();
         for value in event.headers.get_all(&scheme.header) {
             let value = text(value);
@@ -280,6 +291,7 @@ impl Verifier {
         let parts = scheme.content.iter().map(|piece| match piece {
             Piece::Literal(text) => text.as_bytes(),
             Piece::Timestamp => timestamp,
+            Piece::Id => id,
             Piece::Body => event.body,
         });
         self.judge(&candidates, parts)

@@ -37,6 +37,7 @@ fn scheme() -> HmacScheme {
         prefix: String::new(),
         content: vec![Piece::Body],
         timestamp: None,
+        id_header: None,
     }
 }
 
@@ -197,16 +198,29 @@ fn a_template_of_signed_content_names_body_and_timestamp() {
         parse_content("v0:{timestamp}:{body}!"),
         Ok(vec![literal("v0:"), Piece::Timestamp, literal(":"), Piece::Body, literal("!")])
     );
+    assert_eq!(parse_content("{id}{body}"), Ok(vec![Piece::Id, Piece::Body]));
     for (template, says) in [
         ("", "must be part"),
         ("{timestamp}", "must be part"),
-        ("{id}.{body}", "`{id}` is not known"),
+        ("{url}.{body}", "`{url}` is not known"),
         ("{}{body}", "`{}` is not known"),
         ("{body", "isn't closed"),
     ] {
         let error = parse_content(template).expect_err(template);
         assert!(error.contains(says), "{template}: {error}");
     }
+}
+
+#[test]
+fn a_signed_id_is_taken_from_its_header() {
+    let content = parse_content("{id}.{body}").expect("a template");
+    let signed = HmacScheme { content, id_header: Some("x-id".to_owned()), ..scheme() };
+    let one = verifier(Scheme::Hmac(signed), &["s"]);
+    let signature = sign("s", "msg_1.b");
+    let check = |id: &str| verify(&one, &[("x-signature", &signature), ("x-id", id)], "b", at(0));
+    assert_eq!(check("msg_1"), Ok(()));
+    assert_eq!(check("msg_2"), Err(Refused::SignatureMismatch));
+    assert_eq!(verify(&one, &[("x-signature", &signature)], "b", at(0)), Err(Refused::SignatureMissing));
 }
 
 #[test]
@@ -256,7 +270,7 @@ fn the_row_form_is_fixed() {
         secrets: vec![SecretIndex(0), SecretIndex(1)],
     };
     let text = serde_json::to_string(&verification).expect("it serialises");
-    expect_test::expect![[r#"{"scheme":{"hmac":{"header":"x-signature","encoding":"hex","prefix":"","content":["timestamp",{"literal":"."},"body"],"timestamp":{"header":"x-timestamp","tolerance_ms":300000}}},"secrets":[0,1]}"#]].assert_eq(&text);
+    expect_test::expect![[r#"{"scheme":{"hmac":{"header":"x-signature","encoding":"hex","prefix":"","content":["timestamp",{"literal":"."},"body"],"timestamp":{"header":"x-timestamp","tolerance_ms":300000},"id_header":null}},"secrets":[0,1]}"#]].assert_eq(&text);
     assert_eq!(serde_json::from_str::<Verification>(&text).expect("it reads back"), verification);
 }
 
