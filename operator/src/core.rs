@@ -1,0 +1,257 @@
+//! The operator without Kubernetes and Postgres: changes in, rows to publish and verdicts out.
+//!
+//! Guarantees that nothing is compiled before everything was told ([`Change::Synced`] and the Secrets that the objects
+//! name), and that an object which can't be read or doesn't compile never loses a row that routes.
+
+use crate::change::{Change, Meta, Object, Observed};
+use routing::{
+    Row, RowKey,
+    compile::{self, Compiler, Finding, Reason, SecretName, Verdict},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use uuid::Uuid;
+
+/// Where the values of Secrets come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    /// Each one is told after it was asked for ([`Core::wanted`]): wait for it.
+    OnDemand,
+    /// All there are were told before [`Change::Synced`] (a folder of manifests).
+    Told,
+}
+
+/// What is known of an object.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub meta: Arc<Meta>,
+    /// `None`: not compiled yet.
+    pub verdict: Option<Arc<Verdict>>,
+    /// The revision since which the table holds what the verdict says.
+    pub published: Option<i64>,
+    /// The generation that the verdict judged.
+    judged: i64,
+}
+
+/// What one compile did to the table.
+#[derive(Debug, Default)]
+pub struct Pass {
+    pub changed: Vec<Row>,
+    pub removed: Vec<RowKey>,
+}
+
+#[derive(Debug)]
+pub struct Core {
+    compiler: Compiler,
+    secrets: Secrets,
+    told_secrets: BTreeSet<SecretName>,
+    objects: BTreeMap<Uuid, Entry>,
+    /// Objects that this version can't read, with the reason.
+    unreadable: BTreeMap<Uuid, String>,
+    synced: bool,
+    dirty: bool,
+    /// Since the last [`Core::take_report`].
+    touched: BTreeSet<Uuid>,
+    gone: BTreeSet<Uuid>,
+    observed: BTreeMap<Uuid, Observed>,
+}
+
+/// What changed since the last report, for whoever shows it.
+#[derive(Debug, Default)]
+pub struct Told {
+    pub objects: Vec<Entry>,
+    pub gone: Vec<Uuid>,
+    pub observed: Vec<(Uuid, Observed)>,
+}
+
+impl Core {
+    /// Starts from the rows that are published.
+    pub fn new(last_good: impl IntoIterator<Item = Row>, secrets: Secrets) -> Core {
+        Core {
+            compiler: Compiler::new(last_good),
+            secrets,
+            told_secrets: BTreeSet::new(),
+            objects: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            synced: false,
+            dirty: true,
+            touched: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            observed: BTreeMap::new(),
+        }
+    }
+
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Apply(object) => self.apply_object(*object),
+            Change::Status(uid, observed) => {
+                self.observed.insert(uid, observed);
+                return;
+            }
+            Change::Remove(uid) => {
+                self.compiler.remove(uid);
+                self.unreadable.remove(&uid);
+                self.touched.remove(&uid);
+                self.observed.remove(&uid);
+                if self.objects.remove(&uid).is_some() {
+                    self.gone.insert(uid);
+                }
+            }
+            Change::Secret(name, data) => {
+                self.told_secrets.insert(name.clone());
+                self.compiler.set_secret(name, data);
+            }
+            Change::SecretUnwanted(name) => {
+                self.told_secrets.remove(&name);
+                self.compiler.set_secret(name, None);
+            }
+            Change::Namespace(name, labels) => self.compiler.set_namespace(name, labels),
+            Change::Synced => self.synced = true,
+        }
+        self.dirty = true;
+    }
+
+    fn apply_object(&mut self, object: Object) {
+        let uid = object.meta.uid;
+        match object.resource {
+            Ok(resource) => {
+                self.unreadable.remove(&uid);
+                self.compiler.apply(resource);
+            }
+            Err(why) => {
+                self.unreadable.insert(uid, why);
+            }
+        }
+        let known = self.objects.get(&uid);
+        let entry = Entry {
+            verdict: known.and_then(|known| known.verdict.clone()),
+            published: known.and_then(|known| known.published),
+            judged: known.map_or(0, |known| known.judged),
+            meta: object.meta,
+        };
+        self.objects.insert(uid, entry);
+        self.gone.remove(&uid);
+        self.observed.insert(uid, object.observed);
+    }
+
+    /// The Secrets to tell.
+    pub fn wanted(&self) -> BTreeSet<SecretName> {
+        self.compiler.wanted_secrets()
+    }
+
+    /// Whether a Secret that an object names was not told yet.
+    pub fn waits_for_secrets(&self) -> bool {
+        self.secrets == Secrets::OnDemand && !self.wanted().is_subset(&self.told_secrets)
+    }
+
+    pub fn synced(&self) -> bool {
+        self.synced
+    }
+
+    /// Whether a compile would have anything to do.
+    pub fn dirty(&self) -> bool {
+        self.dirty
+    }
+
+    pub fn objects(&self) -> impl Iterator<Item = &Entry> {
+        self.objects.values()
+    }
+
+    /// Compiles what changed.
+    pub fn compile(&mut self) -> Pass {
+        self.dirty = false;
+        let delta = self.compiler.compile();
+        for (uid, verdict) in delta.verdicts {
+            self.judge(uid, verdict);
+        }
+        let unreadable: Vec<_> = self.unreadable.iter().map(|(uid, why)| (*uid, why.clone())).collect();
+        for (uid, why) in unreadable {
+            let routed_generation = self.compiler.rows().find(|row| row.uid == uid).map(|row| row.generation);
+            self.judge(uid, Verdict { findings: vec![cannot_read(&why)], routed_generation });
+        }
+        let removed = delta.removed.into_iter().filter(|key| !self.keeps_its_row(key.uid)).collect();
+        Pass { changed: delta.changed, removed }
+    }
+
+    fn judge(&mut self, uid: Uuid, verdict: Verdict) {
+        // The compiler may judge what we were told is gone in the same pass, or rows of objects we never saw.
+        let Some(entry) = self.objects.get_mut(&uid) else { return };
+        let same = entry.judged == entry.meta.generation && entry.verdict.as_deref() == Some(&verdict);
+        if !same {
+            entry.judged = entry.meta.generation;
+            entry.verdict = Some(Arc::new(verdict));
+            entry.published = None;
+            self.touched.insert(uid);
+        }
+    }
+
+    /// Whether a row of this object must stay although the compiler has none: the object exists and is merely wrong.
+    fn keeps_its_row(&self, uid: Uuid) -> bool {
+        self.unreadable.contains_key(&uid)
+            || self.objects.get(&uid).and_then(|entry| entry.verdict.as_ref()).is_some_and(|verdict| {
+                verdict.routed_generation.is_none()
+                    && verdict.findings.iter().any(|finding| finding.condition == compile::Condition::Accepted)
+                    && !verdict.findings.iter().any(|finding| matches!(finding.reason, Reason::RefNotPermitted | Reason::Conflicted))
+            })
+    }
+
+    /// What has to be written so that a table of these rows becomes ours. `unreadable` are keys of rows that a newer
+    /// version wrote.
+    pub fn difference<'r>(&self, table: impl IntoIterator<Item = &'r Row>, unreadable: impl IntoIterator<Item = RowKey>) -> Pass {
+        let table: BTreeMap<RowKey, &Row> = table.into_iter().map(|row| (row.key(), row)).collect();
+        let ours: BTreeSet<RowKey> = self.compiler.rows().map(Row::key).collect();
+        let changed = self.compiler.rows().filter(|row| table.get(&row.key()) != Some(row)).cloned().collect();
+        let removed = table
+            .keys()
+            .copied()
+            .filter(|key| !ours.contains(key) && !self.keeps_its_row(key.uid))
+            .chain(unreadable.into_iter().filter(|key| !ours.contains(key) && !self.objects.contains_key(&key.uid)))
+            .collect();
+        Pass { changed, removed }
+    }
+
+    /// All rows of the last compile.
+    pub fn rows(&self) -> Vec<Row> {
+        self.compiler.rows().cloned().collect()
+    }
+
+    /// Says that the table holds every verdict since this revision, but for the objects in `except`.
+    pub fn published(&mut self, revision: i64, except: &BTreeSet<Uuid>) {
+        for (uid, entry) in &mut self.objects {
+            if entry.verdict.is_some() && entry.published.is_none() && !except.contains(uid) {
+                entry.published = Some(revision);
+                self.touched.insert(*uid);
+            }
+        }
+    }
+
+    /// Forgets what was published: another table, or another epoch of it.
+    pub fn unpublish(&mut self) {
+        for (uid, entry) in &mut self.objects {
+            if entry.published.take().is_some() {
+                self.touched.insert(*uid);
+            }
+        }
+    }
+
+    /// What is to be shown since the last call.
+    pub fn take_report(&mut self) -> Told {
+        let touched = std::mem::take(&mut self.touched);
+        Told {
+            objects: touched.iter().filter_map(|uid| self.objects.get(uid)).filter(|entry| entry.verdict.is_some()).cloned().collect(),
+            gone: std::mem::take(&mut self.gone).into_iter().collect(),
+            observed: std::mem::take(&mut self.observed).into_iter().collect(),
+        }
+    }
+}
+
+fn cannot_read(why: &str) -> Finding {
+    Finding {
+        condition: compile::Condition::Accepted,
+        reason: Reason::UnsupportedValue,
+        path: String::new(),
+        message: format!("this version of the operator can't read the object: {why}"),
+    }
+}

@@ -1,0 +1,351 @@
+//! Keeps every object's status what the facts call for.
+//!
+//! Level-triggered: what is written is the difference between what an object's status says and what it should say, so
+//! a lost write, a change of leader or a status that somebody edited is mended by the same code. Only the leader writes.
+//! While the database is away, its last leader still tells objects that nobody has told anything: see [`Mode`].
+
+use crate::{
+    change::Meta,
+    core::Entry,
+    events::{self, Events},
+    fleet::{Database, Fleet},
+    leadership::Leadership,
+    metrics::Metrics,
+    publisher::Report,
+    status::{self, Facts, PROGRAMMED, READY, condition, is_true},
+    status_writer::{self, Outcome, Queue, Write},
+};
+use crds::Status;
+use kube::Client;
+use service::clock;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Status writes under way at once: kind to the API server, and 10,000 objects in well under a minute.
+const CONCURRENCY: usize = 16;
+
+/// Gateways acknowledge within this time, as a rule: then the object goes to Ready in one write instead of three.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// Everything is looked at anew this often, whatever was missed.
+const LOOK_AT_ALL: Duration = Duration::from_secs(15);
+
+/// After a failed write, doubled up to [`MOST_PAUSE`] while they fail.
+const PAUSE: Duration = Duration::from_millis(200);
+const MOST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Whose say the statuses are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Another operator's.
+    Following,
+    Leading,
+    /// The database is away and this operator led last. If another one leads on the far side of a partition, the two
+    /// must not fight: only what has no status for its generation is told.
+    Caretaker,
+}
+
+pub struct Inputs {
+    pub reports: mpsc::Receiver<Report>,
+    pub leadership: watch::Receiver<Leadership>,
+    pub fleet: watch::Receiver<Fleet>,
+}
+
+pub struct Statuses {
+    client: Client,
+    public_url: String,
+    events: Events,
+    metrics: Metrics,
+    objects: HashMap<Uuid, Tracked>,
+    /// Written while unknown here: the report of the object follows.
+    early: HashMap<Uuid, (Option<u64>, Option<Arc<Status>>)>,
+    queue: Queue,
+    writing: JoinSet<Outcome>,
+    term: Option<u64>,
+    held: Option<Arc<str>>,
+    since_epoch: i64,
+    failures: u32,
+    paused_until: Option<Instant>,
+}
+
+struct Tracked {
+    entry: Entry,
+    /// The status that the object has, as far as we know, and since which version of the object.
+    known: Option<Arc<Status>>,
+    version: Option<u64>,
+    waits_since: Option<Instant>,
+    refused: Option<Arc<Status>>,
+}
+
+impl Statuses {
+    pub fn new(client: Client, public_url: String, events: Events, metrics: Metrics) -> Statuses {
+        Statuses {
+            client,
+            public_url,
+            events,
+            metrics,
+            objects: HashMap::new(),
+            early: HashMap::new(),
+            queue: Queue::default(),
+            writing: JoinSet::new(),
+            term: None,
+            held: None,
+            since_epoch: 0,
+            failures: 0,
+            paused_until: None,
+        }
+    }
+
+    /// Runs until the token is cancelled; writes under way are given up then, the next leader makes them.
+    pub async fn run(mut self, mut inputs: Inputs, token: CancellationToken) {
+        let mut look_at_all = clock::instant() + LOOK_AT_ALL;
+        let mut again: Option<Instant> = None;
+        loop {
+            let wake = [again, self.paused_until, Some(look_at_all)].into_iter().flatten().min().expect("one is always there");
+            let mut touched = BTreeSet::new();
+            let mut all = false;
+            tokio::select! {
+                () = token.cancelled() => return,
+                report = inputs.reports.recv() => match report {
+                    Some(report) => all = self.take(report, &mut touched),
+                    None => return,
+                },
+                changed = inputs.leadership.changed() => match changed {
+                    Ok(()) => all = true,
+                    Err(_) => return,
+                },
+                changed = inputs.fleet.changed() => match changed {
+                    Ok(()) => all = true,
+                    Err(_) => return,
+                },
+                Some(outcome) = self.writing.join_next() => {
+                    if let Ok(outcome) = outcome {
+                        touched.extend(self.settle(outcome));
+                    }
+                }
+                () = tokio::time::sleep_until(wake.into()) => {
+                    let now = clock::instant();
+                    if now >= look_at_all {
+                        look_at_all = now + LOOK_AT_ALL;
+                        all = true;
+                    }
+                    all |= again.is_some_and(|again| now >= again);
+                    self.paused_until = self.paused_until.filter(|until| now < *until);
+                }
+            }
+            let mode = self.mode(&inputs.leadership.borrow());
+            if mode == Mode::Following {
+                self.queue.clear();
+                again = None;
+            } else {
+                let mut fleet = inputs.fleet.borrow_and_update().clone();
+                fleet.since_epoch = self.since_epoch;
+                if all {
+                    again = self.look_at(self.objects.keys().copied().collect(), &fleet, mode);
+                } else if !touched.is_empty() {
+                    let later = self.look_at(touched.into_iter().collect(), &fleet, mode);
+                    again = [again, later].into_iter().flatten().min();
+                }
+                self.write_some();
+            }
+            self.metrics.status_queue.set(self.queue.len() as i64);
+            if all {
+                self.count();
+            }
+        }
+    }
+
+    /// A leader acts once the publisher has begun its term: before, everything would look unpublished.
+    fn mode(&self, leadership: &Leadership) -> Mode {
+        match leadership {
+            _ if self.term.is_none() || self.term != leadership.term() => Mode::Following,
+            leadership if leadership.leads().is_some() => Mode::Leading,
+            _ => Mode::Caretaker,
+        }
+    }
+
+    /// Answers whether every object has to be looked at.
+    fn take(&mut self, report: Report, touched: &mut BTreeSet<Uuid>) -> bool {
+        for uid in report.told.gone {
+            self.forget(uid);
+        }
+        for (uid, observed) in report.told.observed {
+            let status = observed.status.map(Arc::new);
+            match self.objects.get_mut(&uid) {
+                Some(tracked) => {
+                    // An echo that is older than our last write says nothing new.
+                    if observed.resource_version.is_none() || observed.resource_version >= tracked.version {
+                        tracked.known = status;
+                        tracked.version = observed.resource_version;
+                        tracked.refused = None;
+                        touched.insert(uid);
+                    }
+                }
+                None => {
+                    self.early.insert(uid, (observed.resource_version, status));
+                }
+            }
+        }
+        for entry in report.told.objects {
+            let uid = entry.meta.uid;
+            touched.insert(uid);
+            let (version, known) = self.early.remove(&uid).unwrap_or_default();
+            match self.objects.get_mut(&uid) {
+                Some(tracked) => {
+                    tracked.entry = entry;
+                    tracked.refused = None;
+                }
+                None => {
+                    self.objects.insert(uid, Tracked { entry, known, version, waits_since: None, refused: None });
+                }
+            }
+        }
+        let all = self.term != report.term || self.since_epoch != report.since_epoch || self.held != report.held;
+        (self.term, self.since_epoch, self.held) = (report.term, report.since_epoch, report.held);
+        all
+    }
+
+    fn forget(&mut self, uid: Uuid) {
+        self.early.remove(&uid);
+        self.queue.forget(uid);
+        self.objects.remove(&uid);
+    }
+
+    /// Queues what differs. Answers when to look again at those that had better wait a moment.
+    fn look_at(&mut self, uids: Vec<Uuid>, fleet: &Fleet, mode: Mode) -> Option<Instant> {
+        let (now, instant) = (clock::now(), clock::instant());
+        let mut again: Option<Instant> = None;
+        for uid in uids {
+            let Some(tracked) = self.objects.get_mut(&uid) else { continue };
+            let Some(verdict) = tracked.entry.verdict.clone() else { continue };
+            let status = status::decide(&Facts {
+                meta: &tracked.entry.meta,
+                verdict: &verdict,
+                published: tracked.entry.published,
+                held: self.held.as_deref(),
+                fleet,
+                public_url: &self.public_url,
+                previous: tracked.known.as_deref(),
+                now,
+            });
+            if tracked.known.as_deref() == Some(&status) || tracked.refused.as_deref() == Some(&status) {
+                tracked.waits_since = None;
+                self.queue.forget(uid);
+                continue;
+            }
+            if mode == Mode::Caretaker && (fleet.database == Database::Here || told(tracked.known.as_deref(), &tracked.entry.meta)) {
+                continue;
+            }
+            if waits_for_gateways(&status) {
+                let until = *tracked.waits_since.get_or_insert(instant) + PATIENCE;
+                if instant < until {
+                    again = Some(again.map_or(until, |again| again.min(until)));
+                    continue;
+                }
+            } else {
+                tracked.waits_since = None;
+            }
+            if self.queue.waiting(uid).is_none_or(|write| *write.status != status) {
+                self.queue.put(Write { meta: tracked.entry.meta.clone(), status: Arc::new(status) });
+            }
+        }
+        again
+    }
+
+    fn write_some(&mut self) {
+        if self.paused_until.is_some() {
+            return;
+        }
+        while self.writing.len() < CONCURRENCY {
+            let Some(write) = self.queue.take() else { return };
+            self.writing.spawn(status_writer::write(self.client.clone(), write));
+        }
+    }
+
+    /// Answers the object to look at again.
+    fn settle(&mut self, outcome: Outcome) -> Option<Uuid> {
+        let (label, uid) = match outcome {
+            Outcome::Written { write, resource_version } => {
+                let uid = write.meta.uid;
+                self.queue.done(uid);
+                self.failures = 0;
+                if let Some(tracked) = self.objects.get_mut(&uid) {
+                    let before = tracked.known.replace(write.status.clone());
+                    tracked.version = resource_version.max(tracked.version);
+                    for event in events::transitions(&write.meta, before.as_deref(), &write.status) {
+                        self.events.send(event);
+                    }
+                }
+                ("ok", uid)
+            }
+            Outcome::Gone(write) => {
+                self.queue.done(write.meta.uid);
+                // The watch says so as well; until then there is nothing to write to.
+                if let Some(tracked) = self.objects.get_mut(&write.meta.uid) {
+                    tracked.refused = Some(write.status);
+                }
+                self.metrics.status_writes.with_label_values(&["gone"]).inc();
+                return None;
+            }
+            Outcome::Refused(write, why) => {
+                self.queue.done(write.meta.uid);
+                tracing::error!(namespace = write.meta.namespace, name = write.meta.name, why, "the API server refuses this status");
+                if let Some(tracked) = self.objects.get_mut(&write.meta.uid) {
+                    tracked.refused = Some(write.status);
+                }
+                self.metrics.status_writes.with_label_values(&["refused"]).inc();
+                return None;
+            }
+            Outcome::Failed(write, why) => {
+                self.queue.done(write.meta.uid);
+                let pause = PAUSE.saturating_mul(1 << self.failures.min(8)).min(MOST_PAUSE);
+                if self.failures == 0 {
+                    tracing::warn!(why, "a status can't be written; will try again");
+                }
+                self.failures = self.failures.saturating_add(1);
+                self.paused_until = Some(clock::instant() + pause);
+                ("failed", write.meta.uid)
+            }
+        };
+        self.metrics.status_writes.with_label_values(&[label]).inc();
+        Some(uid)
+    }
+
+    /// Shows how many objects of each kind are ready.
+    fn count(&self) {
+        let mut counts: BTreeMap<(&'static str, bool), i64> = BTreeMap::new();
+        for kind in crds::Kind::ALL {
+            counts.insert((kind.as_str(), true), 0);
+            counts.insert((kind.as_str(), false), 0);
+        }
+        for tracked in self.objects.values() {
+            let ready = tracked.known.as_ref().is_some_and(|status| is_true(status, READY));
+            *counts.entry((tracked.entry.meta.kind.as_str(), ready)).or_default() += 1;
+        }
+        for ((kind, ready), count) in counts {
+            self.metrics.objects.with_label_values(&[kind, if ready { "true" } else { "false" }]).set(count);
+        }
+    }
+}
+
+/// Whether somebody has judged this generation already.
+fn told(known: Option<&Status>, meta: &Meta) -> bool {
+    known
+        .and_then(|status| condition(status, PROGRAMMED))
+        .is_some_and(|condition| condition.observed_generation == Some(meta.generation) && condition.reason != "Pending")
+}
+
+/// Whether the next second will most likely make it Ready.
+fn waits_for_gateways(status: &Status) -> bool {
+    is_true(status, status::RECONCILING)
+        && condition(status, PROGRAMMED).is_some_and(|condition| matches!(condition.reason.as_str(), "Pending" | "PartiallyProgrammed"))
+}
