@@ -59,7 +59,7 @@ pub struct Recorded {
 /// One statement. `recorded` gives only what this statement inserted, so a batch that is recorded again adds no queue row:
 /// its delivery may have been finished meanwhile. `coalesce` keeps the planner from turning the IN into a join; what
 /// remains is one look into a hash table per delivery.
-const RECORD: &str = "\
+pub(crate) const RECORD: &str = "\
 WITH recorded AS (
     INSERT INTO events (id, namespace, source_id, revision, received_at, method, path, query, headers, body, remote_addr)
     SELECT id, namespace, source_id, revision, received_at, method, path, query, headers, body, remote_addr::inet
@@ -123,7 +123,7 @@ macro_rules! event_columns {
 
 pub(crate) use event_columns;
 
-const GET_MANY: &str = concat!("SELECT ", event_columns!(), " FROM events e WHERE e.id = ANY($1::uuid[])");
+pub(crate) const GET_MANY: &str = concat!("SELECT ", event_columns!(), " FROM events e WHERE e.id = ANY($1::uuid[])");
 
 /// The events of these ids that still exist, in no particular order.
 pub async fn get_many(pool: &Pool, ids: &[Uuid]) -> Result<Vec<Arc<Event>>> {

@@ -62,7 +62,7 @@ pub async fn acquire(pool: &Pool, name: &str, holder: &str, ttl: Duration) -> Re
 
 /// The rows are locked in the order of their names, as everywhere, so that no two of our statements wait for each other.
 /// A row whose holder is just writing is waited for: that write then counts, and ours begins after it.
-const ACQUIRE: &str = "\
+pub(crate) const ACQUIRE: &str = "\
 INSERT INTO lease AS l (name, holder, epoch, expires_at)
 SELECT name, $2, 1, now() + make_interval(secs => $3) FROM unnest($1::text[]) AS name ORDER BY name
 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, epoch = l.epoch + 1, expires_at = excluded.expires_at
@@ -88,7 +88,7 @@ pub async fn acquire_many(pool: &Pool, names: &[String], holder: &str, ttl: Dura
     rows.iter().map(lease).collect()
 }
 
-const RENEW: &str = "\
+pub(crate) const RENEW: &str = "\
 WITH mine AS MATERIALIZED (
     SELECT l.name FROM unnest($1::text[], $2::text[], $3::bigint[]) AS k (name, holder, epoch)
     JOIN lease l ON l.name = k.name AND l.holder = k.holder AND l.epoch = k.epoch

@@ -85,7 +85,7 @@ impl WrittenShards {
 
 /// One statement. `held` locks the lease rows that are still ours against a new holder until this commits: whoever takes a
 /// lease over waits for us, or we find it taken and `held` lacks it. Every other part asks `held`, so it runs first.
-const WRITE: &str = "\
+pub(crate) const WRITE: &str = "\
 WITH held AS MATERIALIZED (
     SELECT k.shard FROM unnest($1::text[], $2::smallint[], $3::bigint[]) AS k (name, shard, epoch)
     JOIN lease l ON l.name = k.name AND l.epoch = k.epoch AND l.holder = $4

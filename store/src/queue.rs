@@ -31,7 +31,7 @@ pub struct Pending {
 }
 
 /// One look into the index per destination, however many rows each has.
-const DESTINATIONS: &str = "\
+pub(crate) const DESTINATIONS: &str = "\
 WITH RECURSIVE d AS (
     (SELECT destination_id FROM queue WHERE shard = $1 ORDER BY destination_id LIMIT 1)
     UNION ALL
@@ -54,7 +54,7 @@ pub const HEAD_BYTES: u64 = 4 << 20;
 
 /// The keys first, then their events by key, one partition each. The sizes are known without reading large bodies,
 /// which lie apart; a row is taken while what comes before it is within the bound.
-const HEAD: &str = concat!(
+pub(crate) const HEAD: &str = concat!(
     "WITH keys AS MATERIALIZED (
     SELECT due_at, delivery_id, event_id, connection_id, attempts, recorded_at FROM queue
     WHERE shard = $1 AND destination_id = $2 AND (due_at, delivery_id) > ($3, $4)
@@ -130,7 +130,7 @@ pub async fn head_within(
 /// A key before every key: nothing is due before 1970.
 const BEFORE_ALL: (Timestamp, Uuid) = (Timestamp::UNIX_EPOCH, Uuid::nil());
 
-const NEXT_DUE: &str = "\
+pub(crate) const NEXT_DUE: &str = "\
 SELECT due_at, delivery_id FROM queue
 WHERE shard = $1 AND destination_id = $2 AND (due_at, delivery_id) > ($3, $4)
 ORDER BY due_at, delivery_id LIMIT 1";
@@ -163,7 +163,7 @@ pub struct Depth {
 /// Rows that [`depth`] counts one by one: some 10 ms of Postgres' time.
 const COUNTED: i64 = 20_000;
 
-const COUNT: &str = "\
+pub(crate) const COUNT: &str = "\
 SELECT count(*) FILTER (WHERE attempts = 0) AS pending, count(*) FILTER (WHERE attempts > 0) AS retrying,
        min(recorded_at) FILTER (WHERE attempts = 0) AS oldest_pending,
        min(recorded_at) FILTER (WHERE attempts > 0) AS oldest_retrying

@@ -224,6 +224,19 @@ async fn ensure_template(port: u16) -> String {
     name
 }
 
+/// The statements that run at every event, for tests of their plans: a name and the text.
+pub const HOT_STATEMENTS: [(&str, &str); 9] = [
+    ("record", crate::events::RECORD),
+    ("get_many", crate::events::GET_MANY),
+    ("write", crate::outcomes::WRITE),
+    ("destinations", crate::queue::DESTINATIONS),
+    ("head", crate::queue::HEAD),
+    ("next_due", crate::queue::NEXT_DUE),
+    ("count", crate::queue::COUNT),
+    ("acquire", crate::lease::ACQUIRE),
+    ("renew", crate::lease::RENEW),
+];
+
 async fn connect(port: u16, database: &str) -> Result<PgConnection, sqlx::Error> {
     let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port).username("hookstream").database(database);
     options.ssl_mode(sqlx::postgres::PgSslMode::Disable).connect().await

@@ -1,0 +1,15 @@
+//! The store against a real Postgres: each test has a database of its own.
+
+mod crash;
+mod history;
+mod leases;
+mod listen;
+mod migrations;
+mod outcomes;
+mod plans;
+mod pooler;
+mod private_server;
+mod queue;
+mod replicas;
+mod routes;
+mod support;
