@@ -20,40 +20,40 @@ use serde::{Deserialize, Serialize};
 #[kube(doc = "Tells notification channels when deliveries go wrong.")]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AlertRuleSpec {
-    /// A name for people.
+    /// A name for people, up to 128 characters. Default: none; `metadata.name` is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub display_name: Option<String>,
-    /// So large a share of attempts failed.
+    /// So large a share of attempts failed within a window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_rate: Option<FailureShare>,
-    /// Deliveries took too long.
+    /// Deliveries took longer than a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencyTrigger>,
-    /// Fewer events came than usual.
+    /// Fewer events came than in the time before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_drop: Option<VolumeDropTrigger>,
-    /// So many deliveries were given up.
+    /// So many deliveries were given up within a window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<DeadLettersTrigger>,
     /// An issue was opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issue_opened: Option<IssueOpenedTrigger>,
-    /// Which sources. Default: all in the namespace.
+    /// Which sources are looked at. Default: all in the namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub sources: Vec<LocalRef>,
-    /// Which destinations. Default: all in the namespace.
+    /// Which destinations are looked at. Default: all in the namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub destinations: Vec<LocalRef>,
-    /// Who is told.
+    /// The NotificationChannels that are told, one to 16.
     #[schemars(length(min = 1, max = 16))]
     pub channels: Vec<LocalRef>,
-    /// Least time between two notifications. Default: 1h.
+    /// The least time between two notifications, as `1h`. Default: 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cooldown: Option<Duration>,
-    /// Silent: nobody is told. Default: false.
+    /// Silent: the condition is not looked at and nobody is told. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
 }
@@ -62,13 +62,13 @@ pub struct AlertRuleSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LatencyTrigger {
-    /// The time.
+    /// The time that is too long, as `2s`.
     pub threshold: Duration,
-    /// Which share of deliveries must be below it, in percent. Default: 95.
+    /// So many percent of deliveries must be faster than that. Default: 95.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub percentile: Option<i32>,
-    /// The time looked at.
+    /// The time looked at, as `15m`, up to now.
     pub window: Duration,
 }
 
@@ -76,10 +76,10 @@ pub struct LatencyTrigger {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VolumeDropTrigger {
-    /// By how much, as `50%`.
+    /// How much fewer, as `50%`.
     #[schemars(
         length(max = 8),
-        regex(pattern = "^(100|[1-9]?[0-9])(\\.[0-9]{1,2})?%$")
+        regex(pattern = r"^(100|[1-9]?[0-9](\.[0-9]{1,2})?)%$")
     )]
     pub threshold: String,
     /// The time looked at, against the same time before.
@@ -90,11 +90,11 @@ pub struct VolumeDropTrigger {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeadLettersTrigger {
-    /// How many. Default: 1.
+    /// How many deliveries. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub threshold: Option<i32>,
-    /// Within which time.
+    /// The time looked at, as `1h`, up to now.
     pub window: Duration,
 }
 
@@ -117,7 +117,7 @@ pub struct IssueOpenedTrigger {}
 #[kube(doc = "Where alerts are sent.")]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NotificationChannelSpec {
-    /// A name for people.
+    /// A name for people, up to 128 characters. Default: none; `metadata.name` is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub display_name: Option<String>,
@@ -138,10 +138,10 @@ pub struct NotificationChannelSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WebhookChannel {
-    /// An http or https URL.
+    /// An http or https URL. The installation's rules on private addresses hold for it too.
     #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
     pub url: String,
-    /// The key that signs. Default: not signed.
+    /// The key that signs the request. Default: not signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretKeyRef>,
 }
@@ -149,14 +149,14 @@ pub struct WebhookChannel {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChatChannel {
-    /// The webhook's URL; it is a secret.
+    /// The key of a Secret that holds the webhook's URL: who knows the URL can post.
     pub url_ref: SecretKeyRef,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EmailChannel {
-    /// Addresses.
+    /// Mail addresses, one to 32.
     #[schemars(length(min = 1, max = 32))]
     pub to: Vec<String>,
 }

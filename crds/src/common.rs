@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretKeyRef {
-    /// The Secret's name.
+    /// The Secret's `metadata.name`.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// The key in its data.
+    /// The key in the Secret's `data`.
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
 }
@@ -44,15 +44,15 @@ pub struct LocalRef {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Filter {
-    /// Each of these rules must match.
+    /// Each of these rules must match. Default: none is asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub all: Vec<FilterRule>,
-    /// At least one of these rules must match.
+    /// At least one of these rules must match. Default: none is asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub any: Vec<FilterRule>,
-    /// None of these rules may match.
+    /// None of these rules may match. Default: none is asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub none: Vec<FilterRule>,
@@ -67,7 +67,8 @@ pub struct FilterRule {
     /// no error: the value is missing.
     #[schemars(length(min = 1, max = 512))]
     pub path: String,
-    /// How to compare.
+    /// How to compare. `eq`, `neq`: strings, numbers and booleans, exactly. `contains`: a part of a string. `gt`, `gte`, `lt`, `lte`:
+    /// numbers. `exists`: whether the value is there and not null. `in`: whether it is one of a list.
     pub op: FilterOp,
     /// What to compare with: a string, number or boolean; a list of them for `in`; true or false for `exists`.
     #[schemars(schema_with = "any_value")]
@@ -114,26 +115,27 @@ pub enum TransformInput {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Retry {
     /// How the wait grows. Exponential: each retry takes the next interval, and the last one again when they are used up. Linear: the
-    /// first interval times the number of the retry. Fixed: the first interval. Default: Exponential.
+    /// one interval times the number of the retry. Fixed: the one interval each time. Default: Exponential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Backoff>,
-    /// The waits, as `30s`, `5m`, `2h`. Default: 30s, 5m, 30m, 2h, 24h.
+    /// The waits, as `30s`, `5m`, `2h`; up to 20, and only one with Linear and Fixed. Default: 30s, 5m, 30m, 2h, 24h; with Linear
+    /// and Fixed 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 20))]
     pub intervals: Option<Vec<Duration>>,
-    /// Retries after the first attempt; then the delivery is a dead letter. Default: 5.
+    /// How many retries follow the first attempt, 0 to 100; then the delivery is a dead letter. Default: 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub max_retries: Option<i32>,
-    /// A delivery older than this is given up, whatever retries are left. Default: none.
+    /// A delivery older than this, as `72h`, is given up whatever retries are left. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Duration>,
-    /// What is tried again: statuses (`503`), classes (`5xx`), `Timeout`, `Unreachable`. Default: every answer that is not 2xx, but 410, and
-    /// both words. A 410 always stops at once.
+    /// What is tried again: statuses from 300 (`503`), classes of them (`5xx`), `Timeout`, `Unreachable`; what is not listed is given up at once.
+    /// A 410 is never tried again. Default: every status that is not 2xx, `Timeout` and `Unreachable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
     pub retry_on: Option<Vec<RetryOn>>,
-    /// Wait as long as the destination's `Retry-After` says, up to 24h. Default: true.
+    /// Wait as long as the answer's `Retry-After` says, up to 24h, where that is longer than the interval. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub respect_retry_after: Option<bool>,
 }
@@ -163,7 +165,9 @@ impl JsonSchema for RetryOn {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "x-kubernetes-int-or-string": true, "maxLength": 16 })
+        schemars::json_schema!({ "x-kubernetes-int-or-string": true, "maxLength": 16, "minimum": 300, "maximum": 599,
+            "pattern": "^([345](xx|XX|[0-9]{2})|Timeout|Unreachable)$",
+        })
     }
 }
 
@@ -204,7 +208,7 @@ impl JsonSchema for Size {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "x-kubernetes-int-or-string": true, "maxLength": 16, "pattern": "^[0-9]{1,12}(k|M|G|Ki|Mi|Gi)?$" })
+        schemars::json_schema!({ "x-kubernetes-int-or-string": true, "maxLength": 16, "minimum": 0, "pattern": "^[0-9]{1,12}(k|M|G|Ki|Mi|Gi)?$" })
     }
 }
 
@@ -215,7 +219,7 @@ pub struct AllowedNamespaces {
     /// Same: this one only. All: every one. Selector: those whose labels match `selector`. Default: Same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<FromNamespaces>,
-    /// With `from: Selector`.
+    /// The labels of those namespaces. Needed with `from: Selector`, and only there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
 }
@@ -231,7 +235,7 @@ pub enum FromNamespaces {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LabelSelector {
-    /// Names and values.
+    /// Names and values; a namespace needs all of them. Empty: every namespace has them.
     #[schemars(extend("maxProperties" = 16))]
     pub match_labels: BTreeMap<String, String>,
 }

@@ -20,24 +20,24 @@ use serde::{Deserialize, Serialize};
 #[kube(doc = "Sends the events of a source that pass a filter to a destination.")]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConnectionSpec {
-    /// A name for people.
+    /// A name for people, up to 128 characters. Default: none; `metadata.name` is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub display_name: Option<String>,
-    /// Where the events come from.
+    /// The Source that the events come from.
     pub source: ObjectRef,
-    /// Where they go.
+    /// The Destination that they go to.
     pub destination: ObjectRef,
-    /// Suspended: new events do not go this way. Those under way still do. Default: false.
+    /// Suspended: new events do not go this way. Deliveries that are recorded already still go. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
-    /// Which events. Default: all.
+    /// Which events go this way. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
-    /// How the payload is reshaped. Default: not at all.
+    /// How the payload is reshaped before it is sent. Default: it goes byte for byte as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transform: Option<Transform>,
-    /// Wins over the destination's `retry`, as a whole.
+    /// When a failed delivery is tried again. Wins over the destination's `retry`, as a whole. Default: the destination's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
 }

@@ -92,6 +92,9 @@ fn tidy(schema: &mut Value) {
     if let Some(values) = schema.get_mut("enum").and_then(Value::as_array_mut) {
         values.retain(|value| !value.is_null());
     }
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        *text = flowing(text);
+    }
     bound(schema);
     for key in ["properties"] {
         for child in schema
@@ -108,6 +111,15 @@ fn tidy(schema: &mut Value) {
             tidy(child);
         }
     }
+}
+
+/// The text with a source file's line ends gone: `kubectl explain` breaks lines itself.
+fn flowing(text: &str) -> String {
+    let paragraphs: Vec<String> = text
+        .split("\n\n")
+        .map(|paragraph| paragraph.replace('\n', " "))
+        .collect();
+    paragraphs.join("\n\n")
 }
 
 /// CEL's cost is bounded only where sizes are.

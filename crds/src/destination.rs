@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 #[kube(doc = "A place that events are delivered to.")]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DestinationSpec {
-    /// A name for people.
+    /// A name for people, up to 128 characters. Default: none; `metadata.name` is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub display_name: Option<String>,
@@ -55,26 +55,27 @@ pub struct DestinationSpec {
     /// Clients that are connected by WebSocket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub websocket: Option<WebsocketProvider>,
-    /// How requests are signed, so that the receiver can tell that they come from here. HTTP only.
+    /// How requests are signed, so that the receiver can tell that they come from here. Only with `http`. Default: not signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing: Option<Signing>,
-    /// When a failed delivery is tried again. A connection's own `retry` wins.
+    /// When a failed delivery is tried again. A connection's or subscription's own `retry` wins, as a whole. Default: five times, after
+    /// 30s, 5m, 30m, 2h and 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// When deliveries are held back because all of them fail. Default: after 5 failures, for 60s.
+    /// When deliveries are held back because all of them fail. Default: after 5 failures in a row, for 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<CircuitBreaker>,
-    /// Most deliveries in a time; more of them wait. Default: none.
+    /// How many deliveries go in a time; more of them wait. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<DeliveryRateLimit>,
-    /// Most attempts in flight at once. Default: 20.
+    /// How many attempts may be in flight at once, by all replicas together. Default: 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub concurrency: Option<i32>,
     /// In which order deliveries go. Default: none is promised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ordering: Option<Ordering>,
-    /// Which other namespaces may connect to this destination. Default: none.
+    /// Which other namespaces' connections may deliver to this destination. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<AllowedNamespaces>,
 }
@@ -83,16 +84,16 @@ pub struct DestinationSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Signing {
-    /// The specification of standardwebhooks.com: `webhook-signature`, `v1` by a shared key or `v1a` by an ed25519 key.
+    /// As standardwebhooks.com specifies, in `webhook-signature`: `v1` by a shared key (`whsec_…`) or `v1a` by an Ed25519 key (`whsk_…`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standard_webhooks: Option<StandardWebhooksSigning>,
-    /// A keyed hash of the body in a header.
+    /// HMAC: a keyed hash of the body, in a header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hmac: Option<HmacSigning>,
     /// HTTP Message Signatures, RFC 9421.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_signature: Option<HttpSignatureSigning>,
-    /// The keys. The first signs; with Standard Webhooks all of them do, so that receivers can change over.
+    /// One to four keys. The first one signs; with `standardWebhooks` each of them does, so that receivers can change over.
     #[schemars(length(min = 1, max = 4))]
     pub secret_refs: Vec<SecretKeyRef>,
 }
@@ -104,7 +105,7 @@ pub struct StandardWebhooksSigning {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HmacSigning {
-    /// Default: SHA256.
+    /// The hash. Default: SHA256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<SigningAlgorithm>,
     /// The header that carries the signature. Default: X-Hookstream-Signature.
@@ -114,13 +115,16 @@ pub struct HmacSigning {
         regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
     )]
     pub header: Option<String>,
-    /// What stands before the signature. Default: `sha256=` or `sha1=`.
+    /// What stands before the signature in the header. Default: `sha256=` or `sha1=`, as the algorithm is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub prefix: Option<String>,
-    /// Sign `<timestamp>.<body>` and send the timestamp in this header. Default: the body alone.
+    /// Sign `<timestamp>.<body>` and send the timestamp, in seconds since 1970, in this header. Default: the body alone is signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+    )]
     pub timestamp_header: Option<String>,
 }
 
@@ -144,14 +148,14 @@ pub struct HttpSignatureSigning {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CircuitBreaker {
-    /// So many failures in a row open the circuit. Default: 5.
+    /// So many failures in a row open the circuit. Not with `failureRate`. Default: 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub failures: Option<i32>,
-    /// Or such a share of failed attempts within a window.
+    /// Such a share of failed attempts within a window opens the circuit. Not with `failures`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_rate: Option<FailureShare>,
-    /// How long the circuit stays open before one delivery is tried. Default: 60s.
+    /// How long the circuit stays open before one delivery is tried, as `60s`. Default: 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cooldown: Option<Duration>,
 }
@@ -160,28 +164,28 @@ pub struct CircuitBreaker {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FailureShare {
-    /// A percentage, as `50%`.
+    /// A percentage from `0%` to `100%`, as `50%`.
     #[schemars(
         length(max = 8),
-        regex(pattern = "^(100|[1-9]?[0-9])(\\.[0-9]{1,2})?%$")
+        regex(pattern = r"^(100|[1-9]?[0-9](\.[0-9]{1,2})?)%$")
     )]
     pub threshold: String,
-    /// The time looked at.
+    /// The time looked at, as `5m`, up to now.
     pub window: Duration,
-    /// Attempts below which nothing is concluded. Default: 10.
+    /// With fewer attempts in the window nothing is concluded. Default: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub minimum: Option<i32>,
 }
 
-/// Most deliveries in a time.
+/// How many deliveries go in a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeliveryRateLimit {
-    /// How many.
+    /// How many deliveries.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub deliveries: i32,
-    /// In how long. Default: 1s.
+    /// In how long, as `1s`, `1m`. Default: 1s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per: Option<Duration>,
 }
@@ -192,12 +196,12 @@ pub struct DeliveryRateLimit {
 pub struct Ordering {
     /// Strict: the next one goes only after the one before has arrived or was given up. None: as fast as possible.
     pub mode: OrderingMode,
-    /// Order among the events with the same value at this path only, as `body.order.id`. Default: among all.
+    /// Keep the order only among events with the same value at this path, as `body.order.id`. Only with Strict. Default: among all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub key: Option<String>,
-    /// What happens behind a delivery that fails. Wait: the others wait through its retries. DeadLetter: it is given up at once.
-    /// Default: Wait.
+    /// What happens to the deliveries behind one that fails. Wait: they wait through its retries. DeadLetter: it is given up at once and
+    /// they go on. Only with Strict. Default: Wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_head_blocked: Option<OnHeadBlocked>,
 }

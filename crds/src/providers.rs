@@ -12,10 +12,10 @@ pub struct HttpProvider {
     /// An http or https URL. `{path}` and `{query}` stand for what the sender's URL had behind the source's.
     #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
     pub url: String,
-    /// Default: POST.
+    /// The HTTP method. Default: POST.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<HttpMethod>,
-    /// Headers of your own, names and values. They win over the event's. Not for secrets: those go to `auth`.
+    /// Headers of your own, names and values, up to 64. They win over the event's. Not for secrets: those go to `auth`. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub headers: BTreeMap<String, String>,
@@ -25,7 +25,7 @@ pub struct HttpProvider {
     /// How the endpoint knows us. Default: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<HttpAuth>,
-    /// Certificates of your own.
+    /// Certificates of your own. Default: the public authorities, and no client certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<HttpTls>,
     /// A service's payload shape by name: `slack`, `discord`, `pagerduty`, `datadog`, `zapier`, `linear`. Default: none.
@@ -87,7 +87,7 @@ pub struct BasicAuth {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BearerAuth {
-    /// The token.
+    /// The key of a Secret that holds the token.
     pub secret_ref: SecretKeyRef,
 }
 
@@ -101,17 +101,17 @@ pub struct ApiKeyAuth {
         regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
     )]
     pub header: Option<String>,
-    /// The key.
+    /// The key of a Secret that holds the value to send.
     pub secret_ref: SecretKeyRef,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OAuth2Auth {
-    /// Where tokens are given out.
+    /// The URL that gives out tokens.
     #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
     pub token_url: String,
-    /// What is asked for. Default: nothing.
+    /// The scopes asked for. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub scopes: Vec<String>,
@@ -126,7 +126,7 @@ pub struct OAuth2Auth {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AwsSigV4Auth {
-    /// As `eu-west-1`.
+    /// The AWS region, as `eu-west-1`.
     #[schemars(length(min = 1, max = 63))]
     pub region: String,
     /// The service's signing name, as `execute-api`.
@@ -150,10 +150,10 @@ pub struct LocalSecretRef {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpTls {
-    /// Authorities that the endpoint's certificate may come from, as PEM, instead of the public ones.
+    /// Authorities that the endpoint's certificate may come from, as PEM; they stand instead of the public ones. Default: the public ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<SecretKeyRef>,
-    /// A Secret of type kubernetes.io/tls with the certificate that we show.
+    /// A Secret of type kubernetes.io/tls with the certificate that we show to the endpoint. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate_ref: Option<LocalSecretRef>,
 }
@@ -165,10 +165,10 @@ pub struct SqsProvider {
     /// The queue's URL.
     #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
     pub queue_url: String,
-    /// As `eu-west-1`.
+    /// The AWS region, as `eu-west-1`.
     #[schemars(length(min = 1, max = 63))]
     pub region: String,
-    /// Where in the event the message group of a FIFO queue is, as `body.order.id`.
+    /// Where in the event the message group is, as `body.order.id`. A FIFO queue needs it. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub group_id: Option<String>,
@@ -180,7 +180,7 @@ pub struct SqsProvider {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 900))]
     pub delay_seconds: Option<i32>,
-    /// Another endpoint, as a VPC endpoint or an emulator.
+    /// Another endpoint, as a VPC endpoint or an emulator. Default: the region's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 8, max = 2048))]
     pub endpoint: Option<String>,
@@ -196,14 +196,14 @@ pub struct S3Provider {
     /// The bucket's name.
     #[schemars(length(min = 3, max = 63))]
     pub bucket: String,
-    /// As `eu-west-1`.
+    /// The AWS region, as `eu-west-1`.
     #[schemars(length(min = 1, max = 63))]
     pub region: String,
     /// The object's key, with `{source}`, `{date}`, `{hour}`, `{event_id}`. Default: `{source}/{date}/{event_id}.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub key: Option<String>,
-    /// Another endpoint, of a store that speaks the same protocol.
+    /// Another endpoint, of a store that speaks the same protocol. Default: the region's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 8, max = 2048))]
     pub endpoint: Option<String>,
@@ -219,7 +219,7 @@ pub struct EventbridgeProvider {
     /// The bus' name or ARN.
     #[schemars(length(min = 1, max = 1600))]
     pub event_bus: String,
-    /// As `eu-west-1`.
+    /// The AWS region, as `eu-west-1`.
     #[schemars(length(min = 1, max = 63))]
     pub region: String,
     /// `Source` of the entries. Default: hookstream.
@@ -230,7 +230,7 @@ pub struct EventbridgeProvider {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub detail_type: Option<String>,
-    /// Another endpoint.
+    /// Another endpoint, as a VPC endpoint or an emulator. Default: the region's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 8, max = 2048))]
     pub endpoint: Option<String>,
@@ -253,7 +253,7 @@ pub struct PubsubProvider {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub ordering_key: Option<String>,
-    /// Another endpoint, as the emulator.
+    /// Another endpoint, as the emulator's. Default: Google's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 3, max = 2048))]
     pub endpoint: Option<String>,
@@ -277,7 +277,7 @@ pub struct KafkaProvider {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KafkaNative {
-    /// Where to begin, as `kafka-0:9092`.
+    /// One to 32 brokers to begin with, as `kafka-0:9092`; they name the others.
     #[schemars(length(min = 1, max = 32))]
     pub brokers: Vec<String>,
     /// The topic.
@@ -287,7 +287,7 @@ pub struct KafkaNative {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub key: Option<String>,
-    /// Default: None.
+    /// How batches are compressed. Default: None.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<KafkaCompression>,
     /// How we log in. Default: not at all.
@@ -310,7 +310,7 @@ pub enum KafkaCompression {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KafkaSasl {
-    /// How.
+    /// The SASL mechanism.
     pub mechanism: SaslMechanism,
     /// A Secret with the keys `username` and `password`.
     pub secret_ref: LocalSecretRef,
@@ -365,7 +365,7 @@ pub struct RabbitmqAmqp {
     /// The exchange; empty for the default one.
     #[schemars(length(max = 255))]
     pub exchange: String,
-    /// With placeholders as `{body.type}`.
+    /// The routing key; placeholders as `{body.type}` are filled in from the event.
     #[schemars(length(max = 255))]
     pub routing_key: String,
     /// Ask the broker to keep messages on disk. Default: true.
@@ -379,14 +379,14 @@ pub struct RabbitmqManagement {
     /// The API's URL, as `https://rabbit.example.com:15671`.
     #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
     pub url: String,
-    /// Default: `/`.
+    /// The virtual host. Default: `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub vhost: Option<String>,
     /// The exchange.
     #[schemars(length(max = 255))]
     pub exchange: String,
-    /// With placeholders as `{body.type}`.
+    /// The routing key; placeholders as `{body.type}` are filled in from the event.
     #[schemars(length(max = 255))]
     pub routing_key: String,
     /// A Secret with the keys `username` and `password`.

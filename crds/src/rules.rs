@@ -98,17 +98,29 @@ fn sources(rules: &mut Vec<Rule>) {
         "(has(self.jwt) && has(self.jwt.jwksUrl)) || (has(self.secretRefs) && self.secretRefs.size() > 0)",
         "verification needs a secret: name at least one in secretRefs",
     ));
+    for (way, path) in [
+        ("hmac", "spec.verification.hmac"),
+        ("ed25519", "spec.verification.ed25519"),
+        ("ecdsa", "spec.verification.ecdsa"),
+    ] {
+        rules.push(rule(
+            kind,
+            path,
+            "!has(self.signedContent) || self.signedContent.contains('{body}')",
+            &format!("{way}: signedContent without the body protects nothing: write {{body}} where the body stands"),
+        ));
+        rules.push(rule(
+            kind,
+            path,
+            "!has(self.signedContent) || !self.signedContent.contains('{timestamp}') || has(self.timestamp)",
+            &format!("{way}: signedContent has {{timestamp}}: say in timestamp.header where it is"),
+        ));
+    }
     rules.push(rule(
         kind,
         "spec.verification.hmac",
-        "!has(self.signedContent) || self.signedContent.contains('{body}')",
-        "signedContent: a signature that leaves out the body protects nothing: write {body} where the body stands",
-    ));
-    rules.push(rule(
-        kind,
-        "spec.verification.hmac",
-        "!has(self.signedContent) || !self.signedContent.contains('{timestamp}') || has(self.timestamp)",
-        "signedContent has {timestamp}: say in timestamp.header where it is",
+        "!has(self.signedContent) || !self.signedContent.contains('{id}') || has(self.idHeader)",
+        "hmac: signedContent has {id}: say in idHeader where it is",
     ));
     rules.push(exactly_one(
         kind,
@@ -188,6 +200,12 @@ fn destinations(rules: &mut Vec<Rule>) {
         "spec.sqs",
         "!(has(self.delaySeconds) && self.queueUrl.endsWith('.fifo'))",
         "sqs.delaySeconds: a FIFO queue has no delay per message: leave it out",
+    ));
+    rules.push(rule(
+        kind,
+        "spec.sqs",
+        "!self.queueUrl.endsWith('.fifo') || has(self.groupId)",
+        "sqs.groupId: a FIFO queue needs one: say where in the event it is, as body.order.id",
     ));
 }
 

@@ -22,47 +22,48 @@ use std::collections::BTreeMap;
 #[kube(doc = "An endpoint that senders post webhooks to.")]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SourceSpec {
-    /// A name for people.
+    /// A name for people, up to 128 characters. Default: none; `metadata.name` is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub display_name: Option<String>,
-    /// A URL path of your own besides the one by id, as `github` or `billing/stripe`: it stays when the resource is made anew. Unique in
-    /// the whole installation; the oldest source that asks for a path has it.
+    /// A URL path of your own, as `github` or `billing/stripe`, for `/v1/ingest/github` besides the URL by id. Unlike that one it stays
+    /// the same when the resource is deleted and made again. Unique in the whole installation: the oldest source that asks for a path
+    /// has it, the others are not accepted (reason Conflicted). Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 128),
         regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?(/[a-z0-9]([a-z0-9._-]*[a-z0-9])?)*$")
     )]
     pub path: Option<String>,
-    /// Methods that are taken; others are answered 405. Default: any.
+    /// HTTP methods that are taken; others are answered 405. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 9))]
     pub methods: Option<Vec<Method>>,
     /// Paused: requests are answered 409 and nothing is recorded. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
-    /// How it is known that a request comes from its sender; one that fails is answered 401 and not recorded. Default: no check.
+    /// How a request proves that it comes from its sender; one that does not is answered 401 and not recorded. Default: no proof is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
-    /// Addresses that may send. `deny` is judged before `allow`; others are answered 403.
+    /// Which addresses may send; others are answered 403. `deny` wins over `allow`. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_filter: Option<IpFilter>,
-    /// A JSON Schema that bodies must fit.
+    /// A JSON Schema that bodies must fit. Default: no check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<SchemaCheck>,
-    /// How a second copy of an event is known.
+    /// How a second copy of an event is recognised. Default: every request is a new event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedup: Option<Dedup>,
-    /// Most requests; beyond it 429 with `Retry-After`. Default: none.
+    /// How many requests are taken in a time; more are answered 429 with `Retry-After`. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<SourceRateLimit>,
-    /// Largest body; beyond it 413. Default: 10Mi.
+    /// The largest body, in bytes (`1048576`) or with a unit (`512Ki`, `10Mi`), up to 32Mi; a larger one is answered 413. Default: 10Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_body_size: Option<Size>,
-    /// What the sender gets once the event is recorded. Default: 200 with the event's id.
+    /// What the sender gets once the event is recorded. Default: 200 with the event's id as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<CustomResponse>,
-    /// How long history is kept. Default: the installation's.
+    /// How long this source's history is kept. Wins over the installation's. Default: as long as the installation keeps it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
     /// Which other namespaces may connect to this source. Default: none.
@@ -100,20 +101,20 @@ impl Method {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Verification {
-    /// A provider's way by name: `github`, `stripe`, `shopify`, `slack` … It fills in what the provider fixes.
+    /// A provider's own way, by name: `github`, `stripe`, `shopify`, `slack` … It knows headers, encoding and what is signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub template: Option<String>,
-    /// A keyed hash of the content in a header.
+    /// HMAC: a keyed hash of the content, in a header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hmac: Option<HmacVerification>,
-    /// The specification of standardwebhooks.com: `webhook-id`, `webhook-timestamp`, `webhook-signature`.
+    /// As standardwebhooks.com specifies, with the headers `webhook-id`, `webhook-timestamp` and `webhook-signature`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standard_webhooks: Option<StandardWebhooksVerification>,
-    /// An Ed25519 signature; the secrets are public keys.
+    /// An Ed25519 signature in a header; the secrets are public keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ed25519: Option<PublicKeyVerification>,
-    /// An ECDSA P-256 signature over SHA-256; the secrets are public keys.
+    /// An ECDSA P-256 signature over SHA-256 in a header; the secrets are public keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ecdsa: Option<PublicKeyVerification>,
     /// HTTP basic authentication; each secret is `user:password`.
@@ -122,10 +123,11 @@ pub struct Verification {
     /// A key in a header or in the query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<ApiKeyVerification>,
-    /// A JSON Web Token, by the keys of a JWKS document.
+    /// A JSON Web Token, signed by a key of a JWKS document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<JwtVerification>,
-    /// The secrets; a request that any of them verifies passes, so that a new one can be added before the old one goes.
+    /// One to four secrets; a request that fits any of them passes, so that a new one can be added before the old one goes. May be left
+    /// out only with `jwt.jwksUrl`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     pub secret_refs: Vec<SecretKeyRef>,
@@ -135,7 +137,7 @@ pub struct Verification {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HmacVerification {
-    /// Default: SHA256.
+    /// The hash. Default: SHA256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<HmacAlgorithm>,
     /// The header with the signature.
@@ -144,23 +146,26 @@ pub struct HmacVerification {
         regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
     )]
     pub header: String,
-    /// How the signature is written. Default: Hex.
+    /// How the signature is written in the header. Default: Hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<SignatureEncoding>,
     /// What stands before the signature in the header, as `sha256=`. Default: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub prefix: Option<String>,
-    /// What is signed, with `{body}`, `{timestamp}` and `{id}`. Default: `{body}`.
+    /// What is signed: a text where `{body}`, `{timestamp}` and `{id}` stand for the values, as `{timestamp}.{body}`. Default: `{body}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub signed_content: Option<String>,
-    /// Where the signed time is and how far it may be off.
+    /// Where the signed time is, and how far it may be off. Default: no time is checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<TimestampCheck>,
-    /// The header that `{id}` stands for.
+    /// The header that `{id}` stands for. Only with `{id}` in `signedContent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+    )]
     pub id_header: Option<String>,
 }
 
@@ -182,7 +187,7 @@ pub enum SignatureEncoding {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TimestampCheck {
-    /// The header with the time.
+    /// The header with the time, as seconds since 1970.
     #[schemars(
         length(min = 1, max = 128),
         regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
@@ -206,16 +211,20 @@ pub struct StandardWebhooksVerification {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PublicKeyVerification {
     /// The header with the signature.
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+    )]
     pub header: String,
-    /// How the signature is written. Default: Base64.
+    /// How the signature is written in the header. Default: Base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<SignatureEncoding>,
-    /// What is signed, with `{body}` and `{timestamp}`. Default: `{timestamp}{body}`.
+    /// What is signed: a text where `{body}` and `{timestamp}` stand for the values. Default: `{timestamp}{body}` if `timestamp` is
+    /// given, else `{body}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub signed_content: Option<String>,
-    /// Where the signed time is and how far it may be off.
+    /// Where the signed time is, and how far it may be off. Default: no time is checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<TimestampCheck>,
 }
@@ -223,7 +232,7 @@ pub struct PublicKeyVerification {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BasicAuthVerification {
-    /// What a browser is told. Default: nothing.
+    /// The realm in the `WWW-Authenticate` header of a refusal. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub realm: Option<String>,
@@ -235,7 +244,10 @@ pub struct BasicAuthVerification {
 pub struct ApiKeyVerification {
     /// The header with the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+    )]
     pub header: Option<String>,
     /// The query parameter with the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -247,13 +259,16 @@ pub struct ApiKeyVerification {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JwtVerification {
-    /// Where the key document is, over https. Without it the secrets hold JWKS documents.
+    /// Where the JWKS document is, over https. Default: none; the secrets hold JWKS documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub jwks_url: Option<String>,
-    /// The header with the token. Default: Authorization.
+    /// The header with the token. Default: Authorization, where the token follows `Bearer `.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+    )]
     pub header: Option<String>,
     /// What `iss` must be. Default: not judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -269,30 +284,36 @@ pub struct JwtVerification {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IpFilter {
-    /// These may not send.
+    /// These may not send, whatever `allow` says. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(
+        length(max = 256),
+        inner(length(max = 49), regex(pattern = r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$"))
+    )]
     pub deny: Vec<String>,
-    /// Only these may send; empty: all.
+    /// Only these may send. Default: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(
+        length(max = 256),
+        inner(length(max = 49), regex(pattern = r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$"))
+    )]
     pub allow: Vec<String>,
 }
 
-/// How a second copy of an event is known.
+/// How a second copy of an event is recognised. It is recorded as a duplicate and goes nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Dedup {
     /// PayloadHash: the same body. HeaderField, BodyField: the same value in `field`.
     pub strategy: DedupStrategy,
-    /// The header's name, or the path in the body.
+    /// The header's name with HeaderField, or the path with BodyField, as `body.id`. Not with PayloadHash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub field: Option<String>,
-    /// How long a key is remembered, up to 30d. Default: 5m.
+    /// How long after the first event a copy is recognised, as `10m`; up to 30d. Default: 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Duration>,
-    /// Accept: 200 with the first event's id and `"duplicate": true`. Conflict: 409. Default: Accept.
+    /// What the sender of a copy gets. Accept: 200 with the first event's id and `"duplicate": true`. Conflict: 409. Default: Accept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_duplicate: Option<OnDuplicate>,
 }
@@ -310,14 +331,14 @@ pub enum OnDuplicate {
     Conflict,
 }
 
-/// Most requests in a time.
+/// How many requests are taken in a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SourceRateLimit {
-    /// How many.
+    /// How many requests.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub requests: i32,
-    /// In how long. Default: 1s.
+    /// In how long, as `1s`, `1m`. Default: 1s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per: Option<Duration>,
     /// How many may come at once after a pause. Default: `requests`.
@@ -330,15 +351,15 @@ pub struct SourceRateLimit {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CustomResponse {
-    /// Default: 200.
+    /// The status, 200 to 299. Default: 200.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 200, max = 299))]
     pub status: Option<i32>,
-    /// Header names and values.
+    /// Header names and values. Default: none of your own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub headers: BTreeMap<String, String>,
-    /// Default: the event's id as JSON.
+    /// The body, up to 16384 characters. Default: the event's id as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16384))]
     pub body: Option<String>,
@@ -348,10 +369,10 @@ pub struct CustomResponse {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Retention {
-    /// Events, their deliveries and attempts.
+    /// Events with their deliveries and attempts, as `30d`. Default: the installation's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<Duration>,
-    /// Their bodies; not longer than `events`.
+    /// The bodies of events, as `7d`; not longer than `events`. Default: the installation's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payloads: Option<Duration>,
 }
