@@ -1,0 +1,38 @@
+//! The `hookstream` command: `dev`, `lint`, `test`.
+//!
+//! All three read the manifests that a cluster gets, unchanged. `lint` and `test` are the operator's compiler and the
+//! gateway's matching without a server; `dev` is operator and gateway themselves, in one process.
+//!
+//! Exit codes: 0 done, 1 failed (the reason is on stderr; for `lint`, there are findings), 2 wrong usage.
+
+pub mod args;
+mod data;
+mod dev;
+pub mod folder;
+mod keyring;
+mod lines;
+mod lint;
+pub mod locate;
+pub mod manifests;
+mod trial;
+mod watch;
+
+pub use args::Command;
+
+use std::process::ExitCode;
+
+/// Carries out a command. What goes wrong is told on stderr.
+pub fn run(command: Command) -> ExitCode {
+    let done = match command.verb {
+        args::Verb::Dev(options) => dev::run(options),
+        args::Verb::Lint(options) => lint::run(&options),
+        args::Verb::Test(options) => trial::run(&options),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("hookstream: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
