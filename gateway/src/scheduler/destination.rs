@@ -1,0 +1,396 @@
+//! What the scheduler knows of one destination: the deliveries in memory, and which part of the queue they are.
+//!
+//! Pure: no clock, no IO. The queue table is the truth and memory a window on it, so the one thing to get right is to
+//! know what is *not* in memory. That is [`Destination::missing`]: deliveries behind that key may be in the table only.
+//! Everything that is left out (no room, a lost hint, a window that was trimmed) moves the key back, and each page that
+//! is loaded moves it on; nothing else can lose a delivery.
+
+use jiff::Timestamp;
+use routing::table;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+use store::events::Event;
+use uuid::Uuid;
+
+use crate::deliver::Target;
+
+/// The queue's order within a destination.
+pub(super) type Key = (Timestamp, Uuid);
+
+/// Before every key.
+pub(super) const BEGINNING: Key = (Timestamp::MIN, Uuid::nil());
+
+/// One delivery in memory.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// As in its queue row.
+    pub(super) due_at: Timestamp,
+    pub(super) delivery_id: Uuid,
+    pub(super) connection_id: Uuid,
+    pub(super) recorded_at: Timestamp,
+    /// Made so far.
+    pub(super) attempts: u32,
+    pub(super) event: Arc<Event>,
+}
+
+impl Entry {
+    pub(super) fn key(&self) -> Key {
+        (self.due_at, self.delivery_id)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.event.body.len() + self.event.headers.len()
+    }
+
+    /// A delivery that was never tried is due at once, also when the clock of the replica that recorded it is ahead.
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.due_at <= now || (self.attempts == 0 && self.due_at == self.recorded_at)
+    }
+}
+
+/// A destination of the table, made ready to be sent to.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) row: Arc<table::Destination>,
+    pub(super) target: Target,
+}
+
+/// What memory may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Deliveries of a destination that are due; as many again that wait for their time.
+    pub(super) window: usize,
+    /// Bytes that may still be taken.
+    pub(super) bytes: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Destination {
+    pub(super) shard: u16,
+    /// `None`: not in the routing table, since…
+    pub(super) row: Option<Arc<Row>>,
+    /// …this time, as far as we have seen.
+    pub(super) gone_since: Option<Timestamp>,
+    /// To be sent now, in order.
+    ready: BTreeMap<Key, Entry>,
+    /// To be sent soon.
+    waiting: BTreeMap<Key, Entry>,
+    /// Deliveries that a load must not bring in again: those in `ready` and `waiting`, in flight, and not written yet.
+    known: HashSet<Uuid>,
+    /// Finished while a load was under way: its snapshot may be older.
+    finished: HashSet<Uuid>,
+    pub(super) in_flight: usize,
+    /// Of `ready` and `waiting`.
+    pub(super) bytes: usize,
+    /// Behind this key the table may have more than memory; `None`: memory has all that is due soon.
+    missing: Option<Key>,
+    /// As `missing`, noticed while a load is under way.
+    missed: Option<Key>,
+    /// The last page was short: what is missing is little, and new deliveries needn't wait for it.
+    tail: bool,
+    /// Nothing new is known to be missing: the load that proves it can wait until then.
+    confirm_at: Option<Timestamp>,
+    pub(super) loading: bool,
+    /// When the earliest delivery that memory has left out because it is not due soon, is due.
+    later: Option<Timestamp>,
+    /// No load before then: the last one failed or found no room.
+    pub(super) pause_until: Option<Timestamp>,
+    /// Is it in the scheduler's ring?
+    pub(super) queued: bool,
+    /// Is it in the scheduler's list of loads?
+    pub(super) wanted: bool,
+    /// Its place among the scheduler's timers.
+    pub(super) wake_at: Option<Timestamp>,
+}
+
+/// The times that a page is judged by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub(super) now: Timestamp,
+    /// What is due after this stays in the table.
+    pub(super) soon: Timestamp,
+    /// When a short page is followed by the one that proves the end.
+    pub(super) confirm: Timestamp,
+}
+
+/// What a page of the queue did to memory.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Loaded {
+    pub(super) admitted: usize,
+    /// Something did not fit.
+    pub(super) no_room: bool,
+}
+
+impl Destination {
+    /// `complete`: the table has nothing of it that memory doesn't.
+    pub(super) fn new(shard: u16, complete: bool) -> Destination {
+        Destination {
+            shard,
+            row: None,
+            gone_since: None,
+            ready: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            known: HashSet::new(),
+            finished: HashSet::new(),
+            in_flight: 0,
+            bytes: 0,
+            missing: (!complete).then_some(BEGINNING),
+            missed: None,
+            tail: false,
+            confirm_at: None,
+            loading: false,
+            later: None,
+            pause_until: None,
+            queued: false,
+            wanted: false,
+            wake_at: None,
+        }
+    }
+
+    /// In the table and not suspended.
+    pub(super) fn is_active(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| !row.row.spec.suspended)
+    }
+
+    pub(super) fn concurrency(&self) -> usize {
+        self.row.as_ref().map_or(0, |row| row.row.spec.concurrency.max(1) as usize)
+    }
+
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.ready.len() + self.waiting.len()
+    }
+
+    pub(super) fn known(&self) -> usize {
+        self.known.len()
+    }
+
+    pub(super) fn missing(&self) -> Option<Key> {
+        self.missing
+    }
+
+    /// Nothing in memory, nothing under way and nothing known to be in the table: as good as not there.
+    pub(super) fn is_idle(&self) -> bool {
+        self.known.is_empty() && self.in_flight == 0 && !self.loading && self.missing.is_none() && self.later.is_none()
+    }
+
+    /// The table may have deliveries behind `key` that memory doesn't.
+    pub(super) fn note_missing(&mut self, key: Key) {
+        let place = if self.loading { &mut self.missed } else { &mut self.missing };
+        *place = Some(place.map_or(key, |earlier| earlier.min(key)));
+        self.confirm_at = None;
+    }
+
+    /// Takes a delivery that was just recorded, or notes that it is in the table only.
+    pub(super) fn record(&mut self, entry: Entry, room: Room) -> bool {
+        if self.known.contains(&entry.delivery_id) {
+            return false;
+        }
+        // What is behind `missing` comes with the next pages, in order.
+        let behind = !self.tail && self.missing.is_some_and(|missing| missing < entry.key());
+        if !self.is_active() || behind || self.ready.len() >= room.window || entry.bytes() > room.bytes {
+            self.tail = false;
+            self.note_missing(before(entry.key()));
+            return false;
+        }
+        self.known.insert(entry.delivery_id);
+        self.bytes += entry.bytes();
+        self.ready.insert(entry.key(), entry);
+        true
+    }
+
+    /// A load behind [`Self::missing`] begins.
+    pub(super) fn begin_load(&mut self) {
+        self.loading = true;
+        self.missed = None;
+        self.finished.clear();
+    }
+
+    /// The load gave nothing: Postgres was away.
+    pub(super) fn load_failed(&mut self) {
+        self.loading = false;
+        if let Some(missed) = self.missed.take() {
+            self.note_missing(missed);
+        }
+        self.finished.clear();
+    }
+
+    /// Takes a page that a load gave. An empty one ends the sweep; one of fewer than `limit` rows probably does, but the
+    /// bodies' size may have cut it. `at_least_one`: the first row comes in although there's no room.
+    pub(super) fn load(&mut self, page: Vec<Entry>, limit: usize, times: Times, mut room: Room, at_least_one: bool) -> Loaded {
+        let Times { now, soon, confirm } = times;
+        self.loading = false;
+        let mut loaded = Loaded::default();
+        let mut reached = None;
+        let mut sweep_over = page.is_empty();
+        self.tail = page.len() < limit;
+        for entry in page {
+            let key = entry.key();
+            if entry.due_at > soon && !entry.is_due(now) {
+                // The rest of the queue is later still.
+                self.leave_for_later(entry.due_at);
+                sweep_over = true;
+                break;
+            }
+            if self.known.contains(&entry.delivery_id) || self.finished.contains(&entry.delivery_id) {
+                reached = Some(key);
+                continue;
+            }
+            let due = entry.is_due(now);
+            let full = if due { self.ready.len() } else { self.waiting.len() } >= room.window;
+            let first = at_least_one && loaded.admitted == 0 && self.ready.is_empty();
+            if full || (entry.bytes() > room.bytes && !first) {
+                if due {
+                    loaded.no_room = true;
+                } else {
+                    // Retries that wait must not keep fresh deliveries behind them out.
+                    self.leave_for_later(entry.due_at);
+                    reached = Some(key);
+                    continue;
+                }
+                break;
+            }
+            room.bytes = room.bytes.saturating_sub(entry.bytes());
+            self.bytes += entry.bytes();
+            self.known.insert(entry.delivery_id);
+            if due { &mut self.ready } else { &mut self.waiting }.insert(key, entry);
+            loaded.admitted += 1;
+            reached = Some(key);
+        }
+        if sweep_over {
+            self.missing = None;
+        } else if let Some(reached) = reached {
+            self.missing = Some(reached);
+            self.confirm_at = (self.tail && !loaded.no_room).then_some(confirm);
+        }
+        self.tail &= !loaded.no_room;
+        if let Some(missed) = self.missed.take() {
+            self.note_missing(missed);
+        }
+        self.finished.clear();
+        loaded
+    }
+
+    /// The next delivery to send; it stays known until [`Self::settle`].
+    pub(super) fn take(&mut self) -> Option<Entry> {
+        let (_, entry) = self.ready.pop_first()?;
+        self.bytes -= entry.bytes();
+        self.in_flight += 1;
+        Some(entry)
+    }
+
+    /// The outcome of a delivery is in the table, or will never be: from now on a load may bring it in again.
+    pub(super) fn settle(&mut self, delivery: Uuid) {
+        self.known.remove(&delivery);
+        if self.loading {
+            self.finished.insert(delivery);
+        }
+    }
+
+    /// Keeps a delivery whose retry is written, if it is due soon and there's room.
+    pub(super) fn retry(&mut self, entry: Entry, soon: Timestamp, room: Room) -> bool {
+        if !self.is_active() {
+            self.note_missing(before(entry.key()));
+            return false;
+        }
+        // Half of the bytes at most wait, so that what can be sent now finds room.
+        if entry.due_at > soon || self.waiting.len() >= room.window || entry.bytes() > room.bytes / 2 {
+            self.leave_for_later(entry.due_at);
+            return false;
+        }
+        self.known.insert(entry.delivery_id);
+        self.bytes += entry.bytes();
+        self.waiting.insert(entry.key(), entry);
+        true
+    }
+
+    pub(super) fn leave_for_later(&mut self, due: Timestamp) {
+        self.later = Some(self.later.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    /// Moves on what has become due.
+    pub(super) fn advance(&mut self, now: Timestamp) {
+        while let Some(first) = self.waiting.first_entry() {
+            if !first.get().is_due(now) {
+                break;
+            }
+            let (key, entry) = first.remove_entry();
+            self.ready.insert(key, entry);
+        }
+        if let Some(due) = self.later.filter(|due| *due <= now) {
+            self.later = None;
+            self.note_missing(before((due, Uuid::nil())));
+        }
+        self.pause_until = self.pause_until.filter(|until| *until > now);
+        self.confirm_at = self.confirm_at.filter(|at| *at > now);
+    }
+
+    /// When [`Self::advance`] has something to do.
+    pub(super) fn next_wake(&self) -> Option<Timestamp> {
+        let waiting = self.waiting.first_key_value().map(|((due, _), _)| *due);
+        let pause = self.pause_until.max(self.confirm_at).filter(|_| self.missing.is_some());
+        [waiting, self.later.filter(|_| self.is_active()), pause].into_iter().flatten().min()
+    }
+
+    /// Should a page be loaded now?
+    pub(super) fn wants_load(&self, window: usize, share: usize) -> bool {
+        self.missing.is_some()
+            && !self.loading
+            && self.pause_until.is_none()
+            && self.confirm_at.is_none()
+            && self.is_active()
+            && (self.ready.is_empty() || (self.ready.len() < window / 2 && self.bytes < share))
+    }
+
+    /// Forgets the end of what it holds until it holds no more than `share` bytes. The next delivery always stays.
+    pub(super) fn trim(&mut self, share: usize) {
+        while self.bytes > share {
+            let Some((_, entry)) = self.waiting.pop_last() else { break };
+            self.bytes -= entry.bytes();
+            self.known.remove(&entry.delivery_id);
+            self.leave_for_later(entry.due_at);
+        }
+        let mut gone = None;
+        while self.bytes > share && self.ready.len() > 1 {
+            let Some((key, entry)) = self.ready.pop_last() else { break };
+            self.bytes -= entry.bytes();
+            self.known.remove(&entry.delivery_id);
+            gone = Some(key);
+        }
+        if let Some(key) = gone {
+            self.note_missing(before(key));
+        }
+    }
+
+    /// Forgets all that is not in flight: the destination is suspended or gone. It is read again when it is back.
+    pub(super) fn forget(&mut self) {
+        for entry in self.ready.values().chain(self.waiting.values()) {
+            self.known.remove(&entry.delivery_id);
+        }
+        self.ready.clear();
+        self.waiting.clear();
+        self.bytes = 0;
+        self.later = None;
+        self.tail = false;
+        self.note_missing(BEGINNING);
+    }
+
+    /// A delivery of this destination is in flight from an earlier time as owner.
+    pub(super) fn adopt(&mut self, delivery: Uuid) {
+        self.known.insert(delivery);
+    }
+}
+
+/// The key just before `key`, so that a load behind it finds `key`.
+fn before((due, _): Key) -> Key {
+    let earlier = due.as_microsecond().saturating_sub(1);
+    (Timestamp::from_microsecond(earlier).unwrap_or(Timestamp::MIN), Uuid::max())
+}
+
+#[cfg(test)]
+mod tests;
