@@ -44,7 +44,8 @@ pub fn source_row(uid: Uuid, name: &str, secret: Option<&str>) -> Row {
 /// An HTTP destination with a retry after 50 ms, 100 ms and so on, ten times.
 pub fn destination_row(uid: Uuid, name: &str, url: &str) -> Row {
     let http = row::HttpSpec { url: url.to_owned(), method: None, headers: Vec::new(), timeout: Duration::from_secs(5), auth: None };
-    let spec = row::DestinationSpec { suspended: false, provider: row::Provider::Http(http), retry: retry(), concurrency: 16 };
+    let retry = retry::Policy { backoff: retry::Backoff::Linear, intervals_ms: vec![50], max_retries: 10, ..retry::Policy::default() };
+    let spec = row::DestinationSpec { suspended: false, provider: row::Provider::Http(http), retry, concurrency: 16 };
     Row { uid, namespace: "default".to_owned(), name: name.to_owned(), generation: 1, spec: row::Spec::Destination(spec), secrets: Vec::new() }
 }
 
