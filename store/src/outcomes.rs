@@ -85,6 +85,9 @@ impl WrittenShards {
 
 /// One statement. `held` locks the lease rows that are still ours against a new holder until this commits: whoever takes a
 /// lease over waits for us, or we find it taken and `held` lacks it. Every other part asks `held`, so it runs first.
+///
+/// Queue rows are found by key in a subquery and reached by their place. A plain join would be shorter, but a plan of it
+/// made while the queue was empty reads the whole index, and stays.
 pub(crate) const WRITE: &str = "\
 WITH held AS MATERIALIZED (
     SELECT k.shard FROM unnest($1::text[], $2::smallint[], $3::bigint[]) AS k (name, shard, epoch)
@@ -95,13 +98,17 @@ WITH held AS MATERIALIZED (
         AS q (shard, destination_id, due_at, delivery_id, retry_at, attempts)
     WHERE coalesce(q.shard IN (SELECT shard FROM held), false)
 ), removed AS (
-    DELETE FROM queue q USING queued k
-    WHERE q.shard = k.shard AND q.destination_id = k.destination_id AND q.due_at = k.due_at AND q.delivery_id = k.delivery_id
-      AND k.retry_at IS NULL
+    DELETE FROM queue WHERE ctid = ANY (ARRAY(
+        SELECT (SELECT q.ctid FROM queue q WHERE q.shard = k.shard AND q.destination_id = k.destination_id
+                AND q.due_at = k.due_at AND q.delivery_id = k.delivery_id)
+        FROM queued k WHERE k.retry_at IS NULL))
 ), moved AS (
-    UPDATE queue q SET due_at = k.retry_at, attempts = k.attempts FROM queued k
-    WHERE q.shard = k.shard AND q.destination_id = k.destination_id AND q.due_at = k.due_at AND q.delivery_id = k.delivery_id
-      AND k.retry_at IS NOT NULL
+    UPDATE queue q SET due_at = m.retry_at, attempts = m.attempts
+    FROM (SELECT k.retry_at, k.attempts,
+                 (SELECT q.ctid FROM queue q WHERE q.shard = k.shard AND q.destination_id = k.destination_id
+                  AND q.due_at = k.due_at AND q.delivery_id = k.delivery_id) AS place
+          FROM queued k WHERE k.retry_at IS NOT NULL OFFSET 0) m
+    WHERE q.ctid = m.place
 ), attempted AS (
     INSERT INTO attempts (delivery_id, number, event_id, started_at, outcome, status, error, dns_us, connect_us, tls_us,
                           first_byte_us, total_us, response_headers, response_body, replica)
@@ -240,4 +247,75 @@ async fn write_once(
 /// Postgres' text holds no NUL, and a destination's answer may have put one into the message.
 fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
+}
+
+/// The first deliveries of a destination, if the routing table has no such destination any more. One whose event
+/// retention has dropped leaves no trace.
+const BURY: &str = "\
+WITH held AS MATERIALIZED (
+    SELECT FROM lease WHERE name = $1 AND epoch = $2 AND holder = $3 FOR SHARE
+), gone AS (
+    DELETE FROM queue q
+    USING (SELECT due_at, delivery_id FROM queue WHERE shard = $4 AND destination_id = $5 ORDER BY due_at, delivery_id LIMIT $6) k
+    WHERE q.shard = $4 AND q.destination_id = $5 AND q.due_at = k.due_at AND q.delivery_id = k.delivery_id
+      AND EXISTS (SELECT FROM held)
+      AND EXISTS (SELECT FROM route_head WHERE revision > 0)
+      AND NOT EXISTS (SELECT FROM routes WHERE kind = 'destination' AND uid = $5 AND NOT deleted)
+    RETURNING q.*
+), finished AS (
+    INSERT INTO deliveries (id, event_id, connection_id, destination_id, namespace, state, reason, attempts, created_at, finished_at)
+    SELECT delivery_id, event_id, connection_id, destination_id, namespace, 'dead_letter', $7, attempts, recorded_at, now()
+    FROM gone WHERE EXISTS (SELECT FROM events e WHERE e.id = gone.event_id)
+    ON CONFLICT DO NOTHING
+)
+SELECT count(*) FROM gone";
+
+/// Finishes up to `limit` pending deliveries of a destination that was deleted, as dead letters without another attempt.
+///
+/// Returns how many; none when the routing table still has the destination (a gateway that cannot read its row must not
+/// take it for deleted), when nothing was ever published, or when the lease is another's.
+pub async fn bury(pool: &Pool, shard: u16, epoch: i64, holder: &str, destination: Uuid, limit: u32) -> Result<u64> {
+    let query = pool
+        .query(BURY)
+        .bind(shard_name(shard))
+        .bind(epoch)
+        .bind(holder)
+        .bind(shard_to_sql(shard))
+        .bind(destination)
+        .bind(i64::from(limit))
+        .bind(GaveUp::DestinationDeleted.as_str());
+    let mut session = pool.session().await?;
+    let row = query.fetch_one(session.connection()).await?;
+    session.done().await?;
+    Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
+}
+
+/// Deliveries whose event is gone, among the first of a destination.
+const DROP_ORPHANS: &str = "\
+WITH held AS MATERIALIZED (
+    SELECT FROM lease WHERE name = $1 AND epoch = $2 AND holder = $3 FOR SHARE
+), gone AS (
+    DELETE FROM queue q
+    USING (SELECT due_at, delivery_id FROM queue WHERE shard = $4 AND destination_id = $5 ORDER BY due_at, delivery_id LIMIT $6) k
+    WHERE q.shard = $4 AND q.destination_id = $5 AND q.due_at = k.due_at AND q.delivery_id = k.delivery_id
+      AND EXISTS (SELECT FROM held)
+      AND NOT EXISTS (SELECT FROM events e WHERE e.id = q.event_id)
+    RETURNING 1
+)
+SELECT count(*) FROM gone";
+
+/// Removes pending deliveries that can't be made since retention has dropped their events, among the first `limit`.
+pub async fn drop_orphans(pool: &Pool, shard: u16, epoch: i64, holder: &str, destination: Uuid, limit: u32) -> Result<u64> {
+    let query = pool
+        .query(DROP_ORPHANS)
+        .bind(shard_name(shard))
+        .bind(epoch)
+        .bind(holder)
+        .bind(shard_to_sql(shard))
+        .bind(destination)
+        .bind(i64::from(limit));
+    let mut session = pool.session().await?;
+    let row = query.fetch_one(session.connection()).await?;
+    session.done().await?;
+    Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
 }

@@ -13,8 +13,7 @@
 use crate::error::{Error, Result};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::{PgPool, Postgres, Transaction, query::Query};
-use std::str::FromStr;
-use std::time::Duration;
+use std::{fmt, str::FromStr, time::Duration};
 
 /// Settings of each of our sessions. No scan of a whole table, no join that reads one; no compiling of plans to machine
 /// code, which a disabled scan's cost would trigger.
@@ -33,7 +32,7 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection that lay idle longer is tried before it is used: after a restart of Postgres all of them are dead.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// `postgres://user:password@host/database?sslmode=verify-full&sslrootcert=…`, optionally with `pooler=transaction`.
     pub url: String,
@@ -60,11 +59,29 @@ impl Options {
     }
 }
 
+/// Without the URLs: they hold passwords.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("max_connections", &self.max_connections)
+            .field("application_name", &self.application_name)
+            .field("acquire_timeout", &self.acquire_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The connections to one database. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Store {
     pub pool: Pool,
     listen: PgConnectOptions,
+}
+
+/// The driver's options print the password.
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("pool", &self.pool).finish_non_exhaustive()
+    }
 }
 
 impl Store {
@@ -107,10 +124,12 @@ impl Store {
 
 fn parse(url: &str, application_name: &str) -> Result<(PgConnectOptions, bool)> {
     let (url, pooled) = take_pooler(url)?;
-    // The driver's message may quote the URL, and the URL holds the password.
-    let options = PgConnectOptions::from_str(&url)
-        .map_err(|_| Error::Url("expected postgres://user:password@host:port/database?sslmode=…".to_owned()))?
-        .application_name(application_name);
+    // The driver's message may quote the URL, and the URL holds the password. It takes any scheme.
+    let unusable = || Error::Url("expected postgres://user:password@host:port/database?sslmode=…".to_owned());
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(unusable());
+    }
+    let options = PgConnectOptions::from_str(&url).map_err(|_| unusable())?.application_name(application_name);
     let options = if pooled {
         options.statement_cache_capacity(0).extra_float_digits(None)
     } else {
@@ -140,10 +159,16 @@ fn take_pooler(url: &str) -> Result<(String, bool)> {
 }
 
 /// The pool that every call of this crate takes. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Pool {
     inner: PgPool,
     pooled: bool,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("size", &self.size()).field("idle", &self.idle()).field("pooled", &self.pooled).finish()
+    }
 }
 
 impl Pool {

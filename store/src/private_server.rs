@@ -10,6 +10,7 @@
 use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
 use std::{
     ffi::OsString,
+    fmt,
     fs::{self, File},
     io::{self, Write},
     net::TcpListener,
@@ -33,7 +34,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Options {
     /// Made if missing, kept at the end. `None`: a temporary folder.
     pub data_dir: Option<PathBuf>,
-    /// Off is for tests only: faster, and a crash of the machine (not of Postgres) loses data.
+    /// Off is for tests only: faster; a crash of the machine (not of Postgres) loses data.
     pub fsync: bool,
     /// Further settings as in `postgresql.conf`; they win over ours.
     pub settings: Vec<(String, String)>,
@@ -72,7 +73,6 @@ pub enum PrivateServerError {
 }
 
 /// A running server, stopped when this value is dropped.
-#[derive(Debug)]
 pub struct PrivateServer {
     binaries: PathBuf,
     account: Option<Account>,
@@ -84,6 +84,13 @@ pub struct PrivateServer {
     child: Option<Child>,
     /// Keeps a second process out of the folder.
     _lock: File,
+}
+
+/// Without the password.
+impl fmt::Debug for PrivateServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrivateServer").field("folder", &self.folder).field("port", &self.port).finish_non_exhaustive()
+    }
 }
 
 impl PrivateServer {
@@ -244,6 +251,7 @@ impl PrivateServer {
 }
 
 impl Drop for PrivateServer {
+    #[expect(clippy::disallowed_methods, reason = "a destructor cannot await, and must not leave the folder or the server behind")]
     fn drop(&mut self) {
         if self.temporary {
             // Nobody reads this data again, so there's nothing to write out.
@@ -414,7 +422,8 @@ pub(crate) fn settings(port: u16, fsync: bool, more: &[(String, String)]) -> Vec
         "timezone=UTC".to_owned(),
     ];
     if !fsync {
-        all.extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(str::to_owned));
+        // Commits still reach the operating system, so they survive a crash of Postgres.
+        all.extend(["fsync=off", "full_page_writes=off"].map(str::to_owned));
     }
     all.extend(more.iter().map(|(name, value)| format!("{name}={value}")));
     all

@@ -52,7 +52,8 @@ pub async fn destinations(pool: &Pool, shard: u16) -> Result<Vec<Uuid>> {
 /// The bodies that one [`head`] may load, in bytes; the first row comes whatever its size.
 pub const HEAD_BYTES: u64 = 4 << 20;
 
-/// The keys first, then their events by key, one partition each. The sizes are known without reading large bodies,
+/// The keys first, then their events by key, one partition each; LATERAL with a LIMIT keeps the planner from turning the
+/// look-ups into a join that reads all events. The sizes are known without reading large bodies,
 /// which lie apart; a row is taken while what comes before it is within the bound.
 pub(crate) const HEAD: &str = concat!(
     "WITH keys AS MATERIALIZED (
@@ -60,13 +61,16 @@ pub(crate) const HEAD: &str = concat!(
     WHERE shard = $1 AND destination_id = $2 AND (due_at, delivery_id) > ($3, $4)
     ORDER BY due_at, delivery_id LIMIT $5
 ), sized AS MATERIALIZED (
-    SELECT k.*, octet_length(e.headers) + octet_length(e.body) AS bytes FROM keys k JOIN events e ON e.id = k.event_id
+    SELECT k.*, e.bytes FROM keys k CROSS JOIN LATERAL (
+        SELECT octet_length(e.headers) + octet_length(e.body) AS bytes FROM events e WHERE e.id = k.event_id LIMIT 1
+    ) e
 ), bounded AS MATERIALIZED (
     SELECT *, sum(bytes) OVER (ORDER BY due_at, delivery_id ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before FROM sized
 )
 SELECT k.due_at, k.delivery_id, k.connection_id, k.attempts, k.recorded_at, ",
+    "e.* FROM bounded k CROSS JOIN LATERAL (SELECT ",
     event_columns!(),
-    " FROM bounded k JOIN events e ON e.id = k.event_id
+    " FROM events e WHERE e.id = k.event_id LIMIT 1) e
 WHERE k.bytes_before < $6 ORDER BY k.due_at, k.delivery_id"
 );
 

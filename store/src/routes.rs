@@ -100,9 +100,10 @@ pub async fn begin_epoch(pool: &Pool, leader: &str, lease: &Lease) -> Result<Epo
 /// Rows that one statement writes: bounds the memory of a first publish.
 const CHUNK: usize = 1_000;
 
+/// By key, row by row, however empty the table was when this was planned (see `outcomes`).
 const DIGESTS: &str = "\
 SELECT r.kind, r.uid, r.digest FROM unnest($1::text[], $2::uuid[]) AS k (kind, uid)
-JOIN routes r ON r.kind = k.kind AND r.uid = k.uid WHERE NOT r.deleted";
+CROSS JOIN LATERAL (SELECT * FROM routes r WHERE r.kind = k.kind AND r.uid = k.uid AND NOT r.deleted LIMIT 1) r";
 
 const UPSERT: &str = "\
 INSERT INTO routes (kind, uid, namespace, name, generation, revision, payload, sealed, digest, deleted)
@@ -113,9 +114,10 @@ ON CONFLICT (kind, uid) DO UPDATE SET namespace = excluded.namespace, name = exc
     revision = excluded.revision, payload = excluded.payload, sealed = excluded.sealed, digest = excluded.digest, deleted = false";
 
 const REMOVE: &str = "\
-UPDATE routes r SET deleted = true, revision = $1, payload = '', sealed = '', digest = ''
-FROM unnest($2::text[], $3::uuid[]) AS k (kind, uid)
-WHERE r.kind = k.kind AND r.uid = k.uid AND NOT r.deleted";
+UPDATE routes SET deleted = true, revision = $1, payload = '', sealed = '', digest = ''
+WHERE ctid = ANY (ARRAY(
+    SELECT (SELECT r.ctid FROM routes r WHERE r.kind = k.kind AND r.uid = k.uid AND NOT r.deleted)
+    FROM unnest($2::text[], $3::uuid[]) AS k (kind, uid)))";
 
 /// Publishes what changed, in one transaction. Rows that are there already with the same content are not written again,
 /// and when nothing remains the head stays as it is; so it may be called again when the first call's fate is unknown.
