@@ -28,7 +28,9 @@ pub enum Error {
     Newer { found: i32, known: i32 },
 
     /// The tables are not those that this version writes (never migrated, or changed by hand).
-    #[error("the database's tables are not this version's: start the operator or the gateway with migrations enabled, or restore the tables it names")]
+    #[error(
+        "the database's tables are not this version's: start the operator or the gateway with migrations enabled, or restore the tables it names"
+    )]
     Schema(#[source] Source),
 
     /// The rows themselves were refused: the same call will fail again.
@@ -64,8 +66,12 @@ impl From<sqlx::Error> for Error {
                 | sqlx::Error::PoolClosed
                 | sqlx::Error::WorkerCrashed => Error::Unavailable(Box::new(error)),
                 sqlx::Error::Configuration(_) => Error::Url(error.to_string()),
-                sqlx::Error::ColumnNotFound(_) | sqlx::Error::ColumnIndexOutOfBounds { .. } => Error::Schema(Box::new(error)),
-                sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Error::Data(Box::new(error)),
+                sqlx::Error::ColumnNotFound(_) | sqlx::Error::ColumnIndexOutOfBounds { .. } => {
+                    Error::Schema(Box::new(error))
+                }
+                sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+                    Error::Data(Box::new(error))
+                }
                 _ => Error::Other(Box::new(error)),
             };
         };

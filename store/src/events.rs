@@ -87,7 +87,14 @@ pub async fn record(pool: &Pool, batch: &[Recorded]) -> Result<()> {
         return Ok(());
     }
     let events = || batch.iter().map(|recorded| &*recorded.event);
-    let deliveries = || batch.iter().flat_map(|recorded| recorded.deliveries.iter().map(|delivery| (&*recorded.event, delivery)));
+    let deliveries = || {
+        batch.iter().flat_map(|recorded| {
+            recorded
+                .deliveries
+                .iter()
+                .map(|delivery| (&*recorded.event, delivery))
+        })
+    };
     let query = pool
         .query(RECORD)
         .bind(events().map(|e| e.id).bind_iter())
@@ -123,14 +130,24 @@ macro_rules! event_columns {
 
 pub(crate) use event_columns;
 
-pub(crate) const GET_MANY: &str = concat!("SELECT ", event_columns!(), " FROM events e WHERE e.id = ANY($1::uuid[])");
+pub(crate) const GET_MANY: &str = concat!(
+    "SELECT ",
+    event_columns!(),
+    " FROM events e WHERE e.id = ANY($1::uuid[])"
+);
 
 /// The events of these ids that still exist, in no particular order.
 pub async fn get_many(pool: &Pool, ids: &[Uuid]) -> Result<Vec<Arc<Event>>> {
     let mut session = pool.session().await?;
-    let rows = pool.query(GET_MANY).bind(ids).fetch_all(session.connection()).await?;
+    let rows = pool
+        .query(GET_MANY)
+        .bind(ids)
+        .fetch_all(session.connection())
+        .await?;
     session.done().await?;
-    rows.iter().map(|row| Event::from_row(row).map(Arc::new)).collect()
+    rows.iter()
+        .map(|row| Event::from_row(row).map(Arc::new))
+        .collect()
 }
 
 impl Event {
@@ -147,7 +164,9 @@ impl Event {
             query: row.try_get("query")?,
             headers: Bytes::from(row.try_get::<Vec<u8>, _>("headers")?),
             body: Bytes::from(row.try_get::<Vec<u8>, _>("body")?),
-            remote_addr: remote_addr.parse().map_err(|error| Error::Data(Box::new(error)))?,
+            remote_addr: remote_addr
+                .parse()
+                .map_err(|error| Error::Data(Box::new(error)))?,
         })
     }
 }

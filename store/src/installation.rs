@@ -12,8 +12,13 @@ pub struct Installation {
 /// [`crate::Error::Schema`] when the database was never migrated.
 pub async fn load(pool: &Pool) -> Result<Installation> {
     let mut session = pool.session().await?;
-    let row = pool.query("SELECT shards FROM installation").fetch_one(session.connection()).await?;
+    let row = pool
+        .query("SELECT shards FROM installation")
+        .fetch_one(session.connection())
+        .await?;
     session.done().await?;
     let shards: i16 = row.try_get("shards")?;
-    Ok(Installation { shards: shards.unsigned_abs() })
+    Ok(Installation {
+        shards: shards.unsigned_abs(),
+    })
 }

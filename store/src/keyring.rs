@@ -62,7 +62,9 @@ pub enum OpenError {
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.keys.iter().map(|key| &key.id)).finish()
+        f.debug_list()
+            .entries(self.keys.iter().map(|key| &key.id))
+            .finish()
     }
 }
 
@@ -86,23 +88,38 @@ impl Keyring {
             }
             keys.push(key);
         }
-        if keys.is_empty() { Err(KeyringError::Empty) } else { Ok(Keyring { keys }) }
+        if keys.is_empty() {
+            Err(KeyringError::Empty)
+        } else {
+            Ok(Keyring { keys })
+        }
     }
 
     pub fn load(path: &Path) -> Result<Keyring, KeyringError> {
-        let text = std::fs::read_to_string(path).map_err(|source| KeyringError::Read { path: path.display().to_string(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| KeyringError::Read {
+            path: path.display().to_string(),
+            source,
+        })?;
         Keyring::parse(&Zeroizing::new(text))
     }
 
     /// A ring of one fresh random key.
     pub fn generate() -> Keyring {
         let id = format!("{:08x}", rand::random::<u32>());
-        Keyring { keys: vec![Key { id, bytes: Zeroizing::new(rand::random()) }] }
+        Keyring {
+            keys: vec![Key {
+                id,
+                bytes: Zeroizing::new(rand::random()),
+            }],
+        }
     }
 
     /// The file's text: holds the keys.
     pub fn to_text(&self) -> Secret {
-        let lines = self.keys.iter().map(|key| format!("{}:{}\n", key.id, STANDARD.encode(*key.bytes)));
+        let lines = self
+            .keys
+            .iter()
+            .map(|key| format!("{}:{}\n", key.id, STANDARD.encode(*key.bytes)));
         Secret::new(lines.collect::<String>())
     }
 
@@ -110,33 +127,61 @@ impl Keyring {
     pub(crate) fn seal(&self, row: RowKey, payload: &[u8], secrets: &[Secret]) -> Vec<u8> {
         let key = self.first();
         let nonce: [u8; NONCE] = rand::random();
-        let mut plain = Zeroizing::new(Vec::with_capacity(secrets.iter().map(|secret| 4 + secret.expose().len()).sum()));
+        let mut plain = Zeroizing::new(Vec::with_capacity(
+            secrets.iter().map(|secret| 4 + secret.expose().len()).sum(),
+        ));
         for secret in secrets {
-            let length = u32::try_from(secret.expose().len()).expect("a Secret's value is at most a mebibyte");
+            let length = u32::try_from(secret.expose().len())
+                .expect("a Secret's value is at most a mebibyte");
             plain.extend_from_slice(&length.to_be_bytes());
             plain.extend_from_slice(secret.expose());
         }
         let text = key
             .cipher()
-            .encrypt(&nonce.into(), Payload { msg: &plain, aad: &bound_to(row, payload) })
+            .encrypt(
+                &nonce.into(),
+                Payload {
+                    msg: &plain,
+                    aad: &bound_to(row, payload),
+                },
+            )
             .expect("the cipher takes up to 256 GiB");
         let id_length = u8::try_from(key.id.len()).expect("an id has at most 64 bytes");
         [&[VERSION, id_length], key.id.as_bytes(), &nonce, &text].concat()
     }
 
-    pub(crate) fn open(&self, row: RowKey, payload: &[u8], sealed: &[u8]) -> Result<Vec<Secret>, OpenError> {
-        let [version, id_length, rest @ ..] = sealed else { return Err(OpenError::Altered) };
+    pub(crate) fn open(
+        &self,
+        row: RowKey,
+        payload: &[u8],
+        sealed: &[u8],
+    ) -> Result<Vec<Secret>, OpenError> {
+        let [version, id_length, rest @ ..] = sealed else {
+            return Err(OpenError::Altered);
+        };
         if *version != VERSION {
             return Err(OpenError::Newer);
         }
-        let (id, rest) = rest.split_at_checked(usize::from(*id_length)).ok_or(OpenError::Altered)?;
-        let (nonce, text) = rest.split_first_chunk::<NONCE>().ok_or(OpenError::Altered)?;
+        let (id, rest) = rest
+            .split_at_checked(usize::from(*id_length))
+            .ok_or(OpenError::Altered)?;
+        let (nonce, text) = rest
+            .split_first_chunk::<NONCE>()
+            .ok_or(OpenError::Altered)?;
         let Some(key) = self.keys.iter().find(|key| key.id.as_bytes() == id) else {
-            return Err(OpenError::UnknownKey(String::from_utf8_lossy(id).into_owned()));
+            return Err(OpenError::UnknownKey(
+                String::from_utf8_lossy(id).into_owned(),
+            ));
         };
         let plain = key
             .cipher()
-            .decrypt(&(*nonce).into(), Payload { msg: text, aad: &bound_to(row, payload) })
+            .decrypt(
+                &(*nonce).into(),
+                Payload {
+                    msg: text,
+                    aad: &bound_to(row, payload),
+                },
+            )
             .map_err(|_| OpenError::Altered)?;
         split(&Zeroizing::new(plain)).ok_or(OpenError::Altered)
     }
@@ -160,7 +205,9 @@ impl Keyring {
     }
 
     fn first(&self) -> &Key {
-        self.keys.first().expect("a ring is parsed or generated with at least one key")
+        self.keys
+            .first()
+            .expect("a ring is parsed or generated with at least one key")
     }
 }
 
@@ -181,7 +228,10 @@ fn parse_key(line: &str) -> Option<Key> {
         return None;
     }
     let bytes = Zeroizing::new(STANDARD.decode(encoded.trim()).ok()?);
-    Some(Key { id: id.to_owned(), bytes: Zeroizing::new(bytes.as_slice().try_into().ok()?) })
+    Some(Key {
+        id: id.to_owned(),
+        bytes: Zeroizing::new(bytes.as_slice().try_into().ok()?),
+    })
 }
 
 fn bound_to(row: RowKey, payload: &[u8]) -> Vec<u8> {
@@ -192,7 +242,8 @@ fn split(mut plain: &[u8]) -> Option<Vec<Secret>> {
     let mut secrets = Vec::new();
     while !plain.is_empty() {
         let (length, rest) = plain.split_first_chunk::<4>()?;
-        let (value, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+        let (value, rest) =
+            rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
         secrets.push(Secret::new(value));
         plain = rest;
     }
@@ -205,7 +256,10 @@ mod unit {
     use routing::row::Kind;
     use uuid::Uuid;
 
-    const ROW: RowKey = RowKey { kind: Kind::Source, uid: Uuid::from_u128(1) };
+    const ROW: RowKey = RowKey {
+        kind: Kind::Source,
+        uid: Uuid::from_u128(1),
+    };
 
     fn ring(text: &str) -> Keyring {
         Keyring::parse(text).unwrap()
@@ -218,7 +272,11 @@ mod unit {
     #[test]
     fn secrets_survive_being_sealed_and_opened() {
         let ring = Keyring::generate();
-        for secrets in [vec![], vec![Secret::new("")], vec![Secret::new("one"), Secret::new(vec![0, 255])]] {
+        for secrets in [
+            vec![],
+            vec![Secret::new("")],
+            vec![Secret::new("one"), Secret::new(vec![0, 255])],
+        ] {
             let sealed = ring.seal(ROW, b"payload", &secrets);
             assert_eq!(ring.open(ROW, b"payload", &sealed).unwrap(), secrets);
         }
@@ -228,11 +286,26 @@ mod unit {
     fn sealed_bytes_open_in_their_own_row_and_beside_their_own_payload_only() {
         let ring = Keyring::generate();
         let sealed = ring.seal(ROW, b"payload", &[Secret::new("s")]);
-        let elsewhere = [RowKey { kind: Kind::Destination, ..ROW }, RowKey { uid: Uuid::from_u128(2), ..ROW }];
+        let elsewhere = [
+            RowKey {
+                kind: Kind::Destination,
+                ..ROW
+            },
+            RowKey {
+                uid: Uuid::from_u128(2),
+                ..ROW
+            },
+        ];
         for row in elsewhere {
-            assert!(matches!(ring.open(row, b"payload", &sealed), Err(OpenError::Altered)));
+            assert!(matches!(
+                ring.open(row, b"payload", &sealed),
+                Err(OpenError::Altered)
+            ));
         }
-        assert!(matches!(ring.open(ROW, b"another", &sealed), Err(OpenError::Altered)));
+        assert!(matches!(
+            ring.open(ROW, b"another", &sealed),
+            Err(OpenError::Altered)
+        ));
     }
 
     #[test]
@@ -255,7 +328,9 @@ mod unit {
         assert_eq!(both.open(ROW, b"p", &sealed).unwrap(), [Secret::new("s")]);
         let again = both.seal(ROW, b"p", &[Secret::new("s")]);
         assert!(ring(&new).open(ROW, b"p", &again).is_ok());
-        assert!(matches!(ring(&new).open(ROW, b"p", &sealed), Err(OpenError::UnknownKey(id)) if id == "old"));
+        assert!(
+            matches!(ring(&new).open(ROW, b"p", &sealed), Err(OpenError::UnknownKey(id)) if id == "old")
+        );
     }
 
     #[test]
@@ -263,7 +338,12 @@ mod unit {
         let ring = Keyring::generate();
         let text = String::from_utf8(ring.to_text().expose().to_vec()).unwrap();
         let sealed = ring.seal(ROW, b"p", &[Secret::new("s")]);
-        assert!(Keyring::parse(&text).unwrap().open(ROW, b"p", &sealed).is_ok());
+        assert!(
+            Keyring::parse(&text)
+                .unwrap()
+                .open(ROW, b"p", &sealed)
+                .is_ok()
+        );
         let encoded = text.trim().split_once(':').unwrap().1;
         assert!(!format!("{ring:?}").contains(encoded));
     }
@@ -274,9 +354,18 @@ mod unit {
         let short = format!("b:{}", STANDARD.encode([1; 31]));
         for bad in ["nonsense", "b:", "b:***", &short, ":AAAA", "b c:AAAA"] {
             let error = Keyring::parse(&format!("{good}\n{bad}")).unwrap_err();
-            assert!(matches!(error, KeyringError::Malformed { line: 2 }), "{bad}: {error}");
+            assert!(
+                matches!(error, KeyringError::Malformed { line: 2 }),
+                "{bad}: {error}"
+            );
         }
-        assert!(matches!(Keyring::parse(&format!("{good}\n{good}")), Err(KeyringError::Repeated { line: 2, .. })));
-        assert!(matches!(Keyring::parse("# none\n"), Err(KeyringError::Empty)));
+        assert!(matches!(
+            Keyring::parse(&format!("{good}\n{good}")),
+            Err(KeyringError::Repeated { line: 2, .. })
+        ));
+        assert!(matches!(
+            Keyring::parse("# none\n"),
+            Err(KeyringError::Empty)
+        ));
     }
 }

@@ -27,7 +27,9 @@ pub fn shard_name(shard: u16) -> String {
 
 /// The inverse of [`shard_name`].
 pub fn parse_shard(name: &str) -> Option<u16> {
-    name.strip_prefix("shard/").filter(|digits| digits.len() == 5 && digits.bytes().all(|b| b.is_ascii_digit())).and_then(|digits| digits.parse().ok())
+    name.strip_prefix("shard/")
+        .filter(|digits| digits.len() == 5 && digits.bytes().all(|b| b.is_ascii_digit()))
+        .and_then(|digits| digits.parse().ok())
 }
 
 /// The lease of a periodic task: `task/partitions`.
@@ -56,8 +58,15 @@ pub struct Held {
 /// Takes a lease that is free or expired; `None`: somebody else's (or our own from an earlier call).
 ///
 /// `holder` must differ between processes, also between a process and the one that it replaces.
-pub async fn acquire(pool: &Pool, name: &str, holder: &str, ttl: Duration) -> Result<Option<Lease>> {
-    Ok(acquire_many(pool, &[name.to_owned()], holder, ttl).await?.pop())
+pub async fn acquire(
+    pool: &Pool,
+    name: &str,
+    holder: &str,
+    ttl: Duration,
+) -> Result<Option<Lease>> {
+    Ok(acquire_many(pool, &[name.to_owned()], holder, ttl)
+        .await?
+        .pop())
 }
 
 /// The rows are locked in the order of their names, as everywhere, so that no two of our statements wait for each other.
@@ -71,19 +80,33 @@ RETURNING name, epoch";
 
 /// Takes those of the leases that are free or expired, in one statement; waits for writes in flight that name them.
 /// A name that has no row yet is free.
-pub async fn acquire_many(pool: &Pool, names: &[String], holder: &str, ttl: Duration) -> Result<Vec<Lease>> {
+pub async fn acquire_many(
+    pool: &Pool,
+    names: &[String],
+    holder: &str,
+    ttl: Duration,
+) -> Result<Vec<Lease>> {
     let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
     if names.is_empty() {
         return Ok(Vec::new());
     }
     let trusted_until = trust(ttl);
     let mut session = pool.session().await?;
-    let query = pool.query(ACQUIRE).bind(names.into_iter().bind_iter()).bind(holder).bind(ttl.as_secs_f64());
+    let query = pool
+        .query(ACQUIRE)
+        .bind(names.into_iter().bind_iter())
+        .bind(holder)
+        .bind(ttl.as_secs_f64());
     let rows = query.fetch_all(session.connection()).await?;
     session.done().await?;
     let holder: Arc<str> = Arc::from(holder);
     let lease = |row: &PgRow| -> Result<Lease> {
-        Ok(Lease { name: row.try_get("name")?, holder: Arc::clone(&holder), epoch: row.try_get("epoch")?, trusted_until })
+        Ok(Lease {
+            name: row.try_get("name")?,
+            holder: Arc::clone(&holder),
+            epoch: row.try_get("epoch")?,
+            trusted_until,
+        })
     };
     rows.iter().map(lease).collect()
 }
@@ -106,11 +129,22 @@ pub async fn renew_many(pool: &Pool, leases: &[Lease], ttl: Duration) -> Result<
     }
     let trusted_until = trust(ttl);
     let mut session = pool.session().await?;
-    let rows = bind_leases(pool.query(RENEW), leases).bind(ttl.as_secs_f64()).fetch_all(session.connection()).await?;
+    let rows = bind_leases(pool.query(RENEW), leases)
+        .bind(ttl.as_secs_f64())
+        .fetch_all(session.connection())
+        .await?;
     session.done().await?;
-    let renewed = rows.iter().map(|row| Ok(row.try_get("name")?)).collect::<Result<BTreeSet<&str>>>()?;
+    let renewed = rows
+        .iter()
+        .map(|row| Ok(row.try_get("name")?))
+        .collect::<Result<BTreeSet<&str>>>()?;
     let still = leases.iter().filter(|lease| renewed.contains(&*lease.name));
-    Ok(still.map(|lease| Lease { trusted_until, ..lease.clone() }).collect())
+    Ok(still
+        .map(|lease| Lease {
+            trusted_until,
+            ..lease.clone()
+        })
+        .collect())
 }
 
 const RELEASE: &str = "\
@@ -127,11 +161,16 @@ pub async fn release_many(pool: &Pool, leases: &[Lease]) -> Result<()> {
         return Ok(());
     }
     let mut session = pool.session().await?;
-    bind_leases(pool.query(RELEASE), leases).execute(session.connection()).await?;
+    bind_leases(pool.query(RELEASE), leases)
+        .execute(session.connection())
+        .await?;
     session.done().await
 }
 
-fn bind_leases(query: Query<'static, Postgres, PgArguments>, leases: &[Lease]) -> Query<'static, Postgres, PgArguments> {
+fn bind_leases(
+    query: Query<'static, Postgres, PgArguments>,
+    leases: &[Lease],
+) -> Query<'static, Postgres, PgArguments> {
     query
         .bind(leases.iter().map(|lease| &*lease.name).bind_iter())
         .bind(leases.iter().map(|lease| &*lease.holder).bind_iter())
@@ -158,10 +197,19 @@ pub struct Row {
 pub async fn list(pool: &Pool, prefix: &str) -> Result<Vec<Row>> {
     let mut session = pool.session().await?;
     let sql = "SELECT name, holder, epoch, expires_at <= now() AS expired FROM lease WHERE starts_with(name, $1) ORDER BY name";
-    let rows = pool.query(sql).bind(prefix).fetch_all(session.connection()).await?;
+    let rows = pool
+        .query(sql)
+        .bind(prefix)
+        .fetch_all(session.connection())
+        .await?;
     session.done().await?;
     let lease = |row: &PgRow| -> Result<Row> {
-        Ok(Row { name: row.try_get("name")?, holder: row.try_get("holder")?, epoch: row.try_get("epoch")?, expired: row.try_get("expired")? })
+        Ok(Row {
+            name: row.try_get("name")?,
+            holder: row.try_get("holder")?,
+            epoch: row.try_get("epoch")?,
+            expired: row.try_get("expired")?,
+        })
     };
     rows.iter().map(lease).collect()
 }
@@ -174,7 +222,13 @@ mod unit {
     fn a_shards_lease_names_it() {
         assert_eq!(shard_name(17), "shard/00017");
         assert_eq!(parse_shard("shard/00017"), Some(17));
-        for name in ["shard/17", "shard/", "shard/000017", "task/00017", "shard/+0017"] {
+        for name in [
+            "shard/17",
+            "shard/",
+            "shard/000017",
+            "task/00017",
+            "shard/+0017",
+        ] {
             assert_eq!(parse_shard(name), None, "{name}");
         }
     }

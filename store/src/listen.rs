@@ -39,7 +39,10 @@ impl Listener {
 
     /// A listener that connects at the first [`Listener::next`] and says [`Hint::Lost`] then.
     pub fn lazy(store: &Store) -> Listener {
-        Listener { options: store.listen_options().clone(), inner: None }
+        Listener {
+            options: store.listen_options().clone(),
+            inner: None,
+        }
     }
 
     /// Waits for the next hint. Cancel safe. After an error call it again, later: it connects anew and says [`Hint::Lost`].
@@ -81,9 +84,16 @@ async fn listen(options: PgConnectOptions) -> Result<PgListener> {
 fn parse(channel: &str, payload: &str) -> Hint {
     let parsed = match channel {
         ROUTES => payload.split_once('.').and_then(|(epoch, revision)| {
-            Some(Hint::Routes { epoch: epoch.parse().ok()?, revision: revision.parse().ok()? })
+            Some(Hint::Routes {
+                epoch: epoch.parse().ok()?,
+                revision: revision.parse().ok()?,
+            })
         }),
-        QUEUE => payload.split(',').map(|id| Uuid::try_parse(id).ok()).collect::<Option<_>>().map(Hint::Queue),
+        QUEUE => payload
+            .split(',')
+            .map(|id| Uuid::try_parse(id).ok())
+            .collect::<Option<_>>()
+            .map(Hint::Queue),
         REPLICAS => Some(Hint::Replicas),
         _ => None,
     };
@@ -101,10 +111,18 @@ pub async fn notify_queue(pool: &Pool, destinations: &[Uuid]) -> Result<()> {
     }
     let payloads: Vec<String> = destinations
         .chunks(DESTINATIONS_PER_NOTIFY)
-        .map(|chunk| chunk.iter().map(|id| id.simple().to_string()).collect::<Vec<_>>().join(","))
+        .map(|chunk| {
+            chunk
+                .iter()
+                .map(|id| id.simple().to_string())
+                .collect::<Vec<_>>()
+                .join(",")
+        })
         .collect();
     let mut session = pool.session().await?;
-    let query = pool.query("SELECT pg_notify('hookstream_queue', payload) FROM unnest($1::text[]) AS payload").bind(payloads);
+    let query = pool
+        .query("SELECT pg_notify('hookstream_queue', payload) FROM unnest($1::text[]) AS payload")
+        .bind(payloads);
     query.execute(session.connection()).await?;
     session.done().await
 }
@@ -115,10 +133,25 @@ mod unit {
 
     #[test]
     fn a_notification_is_read_and_a_strange_one_means_look_at_everything() {
-        assert_eq!(parse(ROUTES, "3.17"), Hint::Routes { epoch: 3, revision: 17 });
-        assert_eq!(parse(QUEUE, "00000000000000000000000000000001"), Hint::Queue(vec![Uuid::from_u128(1)]));
+        assert_eq!(
+            parse(ROUTES, "3.17"),
+            Hint::Routes {
+                epoch: 3,
+                revision: 17
+            }
+        );
+        assert_eq!(
+            parse(QUEUE, "00000000000000000000000000000001"),
+            Hint::Queue(vec![Uuid::from_u128(1)])
+        );
         assert_eq!(parse(REPLICAS, ""), Hint::Replicas);
-        for (channel, payload) in [(ROUTES, "3"), (ROUTES, "a.b"), (QUEUE, ""), (QUEUE, "1,2"), ("other", "")] {
+        for (channel, payload) in [
+            (ROUTES, "3"),
+            (ROUTES, "a.b"),
+            (QUEUE, ""),
+            (QUEUE, "1,2"),
+            ("other", ""),
+        ] {
             assert_eq!(parse(channel, payload), Hint::Lost, "{channel} {payload}");
         }
     }

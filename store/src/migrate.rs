@@ -13,7 +13,8 @@ use crate::{
 use sqlx::{PgConnection, Row};
 
 /// All migrations, numbered from 1 without gaps. Never edit one that was released: add the next.
-const MIGRATIONS: [(i32, &str, &str); 1] = [(1, "spine", include_str!("../migrations/0001_spine.sql"))];
+const MIGRATIONS: [(i32, &str, &str); 1] =
+    [(1, "spine", include_str!("../migrations/0001_spine.sql"))];
 
 /// The newest migration that this version knows.
 const KNOWN: i32 = MIGRATIONS.len() as i32;
@@ -50,34 +51,59 @@ pub async fn migrate(pool: &Pool, shards: u16) -> Result<Migrated> {
     let mut session = pool.begin().await?;
     let connection = session.connection();
     // The transaction may have to wait for another process's whole migration.
-    sqlx::raw_sql("SET LOCAL statement_timeout = '10min'").execute(&mut *connection).await?;
-    pool.query("SELECT pg_advisory_xact_lock($1)").bind(MIGRATE_LOCK).execute(&mut *connection).await?;
+    sqlx::raw_sql("SET LOCAL statement_timeout = '10min'")
+        .execute(&mut *connection)
+        .await?;
+    pool.query("SELECT pg_advisory_xact_lock($1)")
+        .bind(MIGRATE_LOCK)
+        .execute(&mut *connection)
+        .await?;
     let applied = apply_missing(pool, connection).await?;
     let shards_now = lay_out(pool, connection, shards).await?;
     let now = partitions::database_now(pool, connection).await?;
     partitions::ensure_within(pool, connection, now).await?;
     session.done().await?;
-    Ok(Migrated { applied, shards: shards_now, ignored_shards: (shards_now != shards).then_some(shards) })
+    Ok(Migrated {
+        applied,
+        shards: shards_now,
+        ignored_shards: (shards_now != shards).then_some(shards),
+    })
 }
 
 async fn apply_missing(pool: &Pool, connection: &mut PgConnection) -> Result<Vec<i32>> {
     let table = "CREATE TABLE IF NOT EXISTS schema_migration \
                  (version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())";
     // Asked for first: IF NOT EXISTS would need the right to create even when the table is there.
-    let exists = pool.query("SELECT to_regclass('schema_migration') IS NOT NULL AS there").fetch_one(&mut *connection).await?;
+    let exists = pool
+        .query("SELECT to_regclass('schema_migration') IS NOT NULL AS there")
+        .fetch_one(&mut *connection)
+        .await?;
     if !exists.try_get::<bool, _>("there")? {
         sqlx::raw_sql(table).execute(&mut *connection).await?;
     }
-    let newest = pool.query("SELECT coalesce(max(version), 0) AS newest FROM schema_migration").fetch_one(&mut *connection).await?;
+    let newest = pool
+        .query("SELECT coalesce(max(version), 0) AS newest FROM schema_migration")
+        .fetch_one(&mut *connection)
+        .await?;
     let newest: i32 = newest.try_get("newest")?;
     if newest > KNOWN {
-        return Err(Error::Newer { found: newest, known: KNOWN });
+        return Err(Error::Newer {
+            found: newest,
+            known: KNOWN,
+        });
     }
     let mut applied = Vec::new();
-    for (version, name, sql) in MIGRATIONS.into_iter().filter(|(version, ..)| *version > newest) {
+    for (version, name, sql) in MIGRATIONS
+        .into_iter()
+        .filter(|(version, ..)| *version > newest)
+    {
         sqlx::raw_sql(sql).execute(&mut *connection).await?;
         let insert = "INSERT INTO schema_migration (version, name) VALUES ($1, $2)";
-        pool.query(insert).bind(version).bind(name).execute(&mut *connection).await?;
+        pool.query(insert)
+            .bind(version)
+            .bind(name)
+            .execute(&mut *connection)
+            .await?;
         applied.push(version);
     }
     Ok(applied)
@@ -87,8 +113,17 @@ async fn apply_missing(pool: &Pool, connection: &mut PgConnection) -> Result<Vec
 async fn lay_out(pool: &Pool, connection: &mut PgConnection, shards: u16) -> Result<u16> {
     let wanted = i16::try_from(shards).unwrap_or(i16::MAX);
     let insert = "INSERT INTO installation (shards) VALUES ($1) ON CONFLICT DO NOTHING";
-    let laid_out = pool.query(insert).bind(wanted).execute(&mut *connection).await?.rows_affected() == 1;
-    let row = pool.query("SELECT shards FROM installation").fetch_one(&mut *connection).await?;
+    let laid_out = pool
+        .query(insert)
+        .bind(wanted)
+        .execute(&mut *connection)
+        .await?
+        .rows_affected()
+        == 1;
+    let row = pool
+        .query("SELECT shards FROM installation")
+        .fetch_one(&mut *connection)
+        .await?;
     let shards = row.try_get::<i16, _>("shards")?.unsigned_abs();
     if laid_out {
         let names: Vec<String> = (0..shards).map(lease::shard_name).collect();

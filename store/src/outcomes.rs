@@ -148,7 +148,9 @@ pub async fn write(pool: &Pool, batch: &[Outcome], held: &Held) -> Result<Writte
         Err(Error::MissingPartition(source)) => {
             partitions::ensure_now(pool).await?;
             let days = partitions::complete_days(pool).await?;
-            let Some(oldest) = days.first() else { return Err(Error::MissingPartition(source)) };
+            let Some(oldest) = days.first() else {
+                return Err(Error::MissingPartition(source));
+            };
             let kept = |id: Uuid| partitions::day_of_id(id) >= *oldest;
             write_once(pool, batch, &queued, held, kept).await
         }
@@ -170,7 +172,10 @@ fn last_steps(batch: &[Outcome]) -> Vec<Queued<'_>> {
             Entry::Occupied(place) => queued[*place.get()].last = outcome,
             Entry::Vacant(place) => {
                 place.insert(queued.len());
-                queued.push(Queued { first: outcome, last: outcome });
+                queued.push(Queued {
+                    first: outcome,
+                    last: outcome,
+                });
             }
         }
     }
@@ -185,11 +190,23 @@ async fn write_once(
     kept: impl Fn(Uuid) -> bool,
 ) -> Result<WrittenShards> {
     let named: BTreeSet<u16> = batch.iter().map(|outcome| outcome.shard).collect();
-    let leases = || named.iter().filter_map(|shard| held.epochs.get(shard).map(|epoch| (*shard, *epoch)));
-    let attempts = || batch.iter().filter(|o| kept(o.delivery_id)).map(|o| (o, &o.attempt));
+    let leases = || {
+        named
+            .iter()
+            .filter_map(|shard| held.epochs.get(shard).map(|epoch| (*shard, *epoch)))
+    };
+    let attempts = || {
+        batch
+            .iter()
+            .filter(|o| kept(o.delivery_id))
+            .map(|o| (o, &o.attempt))
+    };
     let timing = |us: Option<u32>| us.map(|us| i32::try_from(us).unwrap_or(i32::MAX));
     let finished = || {
-        let finished = queued.iter().map(|q| q.last).filter(|o| kept(o.delivery_id));
+        let finished = queued
+            .iter()
+            .map(|q| q.last)
+            .filter(|o| kept(o.delivery_id));
         finished.filter(|o| !matches!(o.step, Finished::RetryAt(_)))
     };
     let retry_at = |o: &Outcome| match o.step {
@@ -206,27 +223,76 @@ async fn write_once(
         .bind(leases().map(|(shard, _)| shard_to_sql(shard)).bind_iter())
         .bind(leases().map(|(_, epoch)| epoch).bind_iter())
         .bind(&*held.holder)
-        .bind(queued.iter().map(|q| shard_to_sql(q.first.shard)).bind_iter())
+        .bind(
+            queued
+                .iter()
+                .map(|q| shard_to_sql(q.first.shard))
+                .bind_iter(),
+        )
         .bind(queued.iter().map(|q| q.first.destination_id).bind_iter())
         .bind(queued.iter().map(|q| to_sql(q.first.due_at)).bind_iter())
         .bind(queued.iter().map(|q| q.first.delivery_id).bind_iter())
         .bind(queued.iter().map(|q| retry_at(q.last)).bind_iter())
-        .bind(queued.iter().map(|q| i32::from(q.last.attempt.number)).bind_iter())
+        .bind(
+            queued
+                .iter()
+                .map(|q| i32::from(q.last.attempt.number))
+                .bind_iter(),
+        )
         .bind(attempts().map(|(o, _)| shard_to_sql(o.shard)).bind_iter())
         .bind(attempts().map(|(o, _)| o.delivery_id).bind_iter())
         .bind(attempts().map(|(_, a)| i32::from(a.number)).bind_iter())
         .bind(attempts().map(|(o, _)| o.event_id).bind_iter())
         .bind(attempts().map(|(_, a)| to_sql(a.started_at)).bind_iter())
         .bind(attempts().map(|(_, a)| a.outcome).bind_iter())
-        .bind(attempts().map(|(_, a)| a.status.map(|status| i16::try_from(status).unwrap_or(i16::MAX))).bind_iter())
-        .bind(attempts().map(|(_, a)| a.error.as_deref().map(storable)).bind_iter())
-        .bind(attempts().map(|(_, a)| timing(a.timings.dns_us)).bind_iter())
-        .bind(attempts().map(|(_, a)| timing(a.timings.connect_us)).bind_iter())
-        .bind(attempts().map(|(_, a)| timing(a.timings.tls_us)).bind_iter())
-        .bind(attempts().map(|(_, a)| timing(a.timings.first_byte_us)).bind_iter())
-        .bind(attempts().map(|(_, a)| timing(a.timings.total_us)).bind_iter())
-        .bind(attempts().map(|(_, a)| a.response_headers.as_deref()).bind_iter())
-        .bind(attempts().map(|(_, a)| a.response_body.as_deref()).bind_iter())
+        .bind(
+            attempts()
+                .map(|(_, a)| {
+                    a.status
+                        .map(|status| i16::try_from(status).unwrap_or(i16::MAX))
+                })
+                .bind_iter(),
+        )
+        .bind(
+            attempts()
+                .map(|(_, a)| a.error.as_deref().map(storable))
+                .bind_iter(),
+        )
+        .bind(
+            attempts()
+                .map(|(_, a)| timing(a.timings.dns_us))
+                .bind_iter(),
+        )
+        .bind(
+            attempts()
+                .map(|(_, a)| timing(a.timings.connect_us))
+                .bind_iter(),
+        )
+        .bind(
+            attempts()
+                .map(|(_, a)| timing(a.timings.tls_us))
+                .bind_iter(),
+        )
+        .bind(
+            attempts()
+                .map(|(_, a)| timing(a.timings.first_byte_us))
+                .bind_iter(),
+        )
+        .bind(
+            attempts()
+                .map(|(_, a)| timing(a.timings.total_us))
+                .bind_iter(),
+        )
+        .bind(
+            attempts()
+                .map(|(_, a)| a.response_headers.as_deref())
+                .bind_iter(),
+        )
+        .bind(
+            attempts()
+                .map(|(_, a)| a.response_body.as_deref())
+                .bind_iter(),
+        )
         .bind(attempts().map(|(_, a)| &*a.replica).bind_iter())
         .bind(finished().map(|o| shard_to_sql(o.shard)).bind_iter())
         .bind(finished().map(|o| o.delivery_id).bind_iter())
@@ -240,13 +306,19 @@ async fn write_once(
     let mut session = pool.session().await?;
     let rows = query.fetch_all(session.connection()).await?;
     session.done().await?;
-    let shards = rows.iter().map(|row| Ok(row.try_get::<i16, _>("shard")?.unsigned_abs()));
+    let shards = rows
+        .iter()
+        .map(|row| Ok(row.try_get::<i16, _>("shard")?.unsigned_abs()));
     Ok(WrittenShards(shards.collect::<Result<_>>()?))
 }
 
 /// Postgres' text holds no NUL, and a destination's answer may have put one into the message.
 fn storable(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
+    if text.contains('\0') {
+        Cow::Owned(text.replace('\0', "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 /// The first deliveries of a destination, if the routing table has no such destination any more. One whose event
@@ -274,7 +346,14 @@ SELECT count(*) FROM gone";
 ///
 /// Returns how many; none when the routing table still has the destination (a gateway that cannot read its row must not
 /// take it for deleted), when nothing was ever published, or when the lease is another's.
-pub async fn bury(pool: &Pool, shard: u16, epoch: i64, holder: &str, destination: Uuid, limit: u32) -> Result<u64> {
+pub async fn bury(
+    pool: &Pool,
+    shard: u16,
+    epoch: i64,
+    holder: &str,
+    destination: Uuid,
+    limit: u32,
+) -> Result<u64> {
     let query = pool
         .query(BURY)
         .bind(shard_name(shard))
@@ -305,7 +384,14 @@ WITH held AS MATERIALIZED (
 SELECT count(*) FROM gone";
 
 /// Removes pending deliveries that can't be made since retention has dropped their events, among the first `limit`.
-pub async fn drop_orphans(pool: &Pool, shard: u16, epoch: i64, holder: &str, destination: Uuid, limit: u32) -> Result<u64> {
+pub async fn drop_orphans(
+    pool: &Pool,
+    shard: u16,
+    epoch: i64,
+    holder: &str,
+    destination: Uuid,
+    limit: u32,
+) -> Result<u64> {
     let query = pool
         .query(DROP_ORPHANS)
         .bind(shard_name(shard))

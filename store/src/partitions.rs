@@ -35,25 +35,44 @@ pub(crate) async fn ensure_now(pool: &Pool) -> Result<u32> {
 }
 
 pub(crate) async fn database_now(pool: &Pool, connection: &mut PgConnection) -> Result<Timestamp> {
-    let row = pool.query("SELECT clock_timestamp() AS now").fetch_one(connection).await?;
+    let row = pool
+        .query("SELECT clock_timestamp() AS now")
+        .fetch_one(connection)
+        .await?;
     Ok(crate::time::from_sql(row.try_get("now")?))
 }
 
 /// The same inside a transaction.
-pub(crate) async fn ensure_within(pool: &Pool, connection: &mut PgConnection, now: Timestamp) -> Result<u32> {
-    pool.query("SELECT pg_advisory_xact_lock($1)").bind(PARTITIONS_LOCK).execute(&mut *connection).await?;
+pub(crate) async fn ensure_within(
+    pool: &Pool,
+    connection: &mut PgConnection,
+    now: Timestamp,
+) -> Result<u32> {
+    pool.query("SELECT pg_advisory_xact_lock($1)")
+        .bind(PARTITIONS_LOCK)
+        .execute(&mut *connection)
+        .await?;
     let today = day_of(now);
     let mut made = 0;
     for table in TABLES {
         let there = days(pool, connection, table).await?;
-        for day in (-1..=AHEAD).map(|n| today.saturating_add(n.days())).filter(|day| !there.contains(day)) {
-            let (partition, from, to) = (partition_name(table, day), bound(day), bound(day.saturating_add(1.day())));
+        for day in (-1..=AHEAD)
+            .map(|n| today.saturating_add(n.days()))
+            .filter(|day| !there.contains(day))
+        {
+            let (partition, from, to) = (
+                partition_name(table, day),
+                bound(day),
+                bound(day.saturating_add(1.day())),
+            );
             // All parts are our own words, digits and hex.
             let sql = format!(
                 "CREATE TABLE {partition} (LIKE {table} INCLUDING ALL); \
                  ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES FROM ('{from}') TO ('{to}')"
             );
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await?;
+            sqlx::raw_sql(AssertSqlSafe(sql))
+                .execute(&mut *connection)
+                .await?;
             made += 1;
         }
     }
@@ -69,7 +88,11 @@ pub async fn drop_before(pool: &Pool, day: Date) -> Result<Vec<Date>> {
     let mut tables = Vec::new();
     let mut session = pool.session().await?;
     for table in TABLES {
-        for old in days(pool, session.connection(), table).await?.into_iter().filter(|old| *old < day) {
+        for old in days(pool, session.connection(), table)
+            .await?
+            .into_iter()
+            .filter(|old| *old < day)
+        {
             doomed.insert(old);
             tables.push(partition_name(table, old));
         }
@@ -83,9 +106,11 @@ pub async fn drop_before(pool: &Pool, day: Date) -> Result<Vec<Date>> {
     tables.sort_by(|a, b| a.rsplit('_').next().cmp(&b.rsplit('_').next()));
     for partition in tables {
         let mut session = pool.begin().await?;
-        sqlx::raw_sql(AssertSqlSafe(format!("SET LOCAL lock_timeout = '1s'; DROP TABLE IF EXISTS {partition}")))
-            .execute(session.connection())
-            .await?;
+        sqlx::raw_sql(AssertSqlSafe(format!(
+            "SET LOCAL lock_timeout = '1s'; DROP TABLE IF EXISTS {partition}"
+        )))
+        .execute(session.connection())
+        .await?;
         session.done().await?;
     }
     Ok(doomed.into_iter().collect())
@@ -95,8 +120,14 @@ pub async fn drop_before(pool: &Pool, day: Date) -> Result<Vec<Date>> {
 async fn forget_queued_before(pool: &Pool, day: Date) -> Result<()> {
     let mut session = pool.begin().await?;
     // The one statement that reads the whole queue: once a day, by one replica.
-    sqlx::raw_sql("SET LOCAL enable_seqscan = on").execute(session.connection()).await?;
-    let gone = pool.query("DELETE FROM queue WHERE event_id < $1").bind(bound(day)).execute(session.connection()).await?;
+    sqlx::raw_sql("SET LOCAL enable_seqscan = on")
+        .execute(session.connection())
+        .await?;
+    let gone = pool
+        .query("DELETE FROM queue WHERE event_id < $1")
+        .bind(bound(day))
+        .execute(session.connection())
+        .await?;
     session.done().await?;
     if gone.rows_affected() > 0 {
         tracing::warn!(deliveries = gone.rows_affected(), %day, "deliveries were still queued when retention removed their events");
@@ -122,7 +153,10 @@ pub async fn lag(pool: &Pool, now: Timestamp, keep_from: Date) -> Result<Lag> {
     session.done().await?;
     let any: BTreeSet<Date> = all.iter().flatten().copied().collect();
     let today = day_of(now);
-    let whole = |n: &i64| all.iter().all(|days| days.contains(&today.saturating_add(n.days())));
+    let whole = |n: &i64| {
+        all.iter()
+            .all(|days| days.contains(&today.saturating_add(n.days())))
+    };
     Ok(Lag {
         overdue_days: any.range(..keep_from).count() as u32,
         ahead_days: (1..=AHEAD).take_while(whole).count() as u32,
@@ -155,14 +189,24 @@ async fn days(pool: &Pool, connection: &mut PgConnection, table: &str) -> Result
 }
 
 fn partition_name(table: &str, day: Date) -> String {
-    format!("{table}_{:04}{:02}{:02}", day.year(), day.month(), day.day())
+    format!(
+        "{table}_{:04}{:02}{:02}",
+        day.year(),
+        day.month(),
+        day.day()
+    )
 }
 
 /// The inverse; `None` for a partition that somebody made by hand, which we leave alone.
 fn parse_name(name: &str) -> Option<Date> {
     let digits = name.rsplit('_').next().filter(|digits| digits.len() == 8)?;
     let part = |range: std::ops::Range<usize>| digits.get(range)?.parse::<i16>().ok();
-    Date::new(part(0..4)?, part(4..6)?.try_into().ok()?, part(6..8)?.try_into().ok()?).ok()
+    Date::new(
+        part(0..4)?,
+        part(4..6)?.try_into().ok()?,
+        part(6..8)?.try_into().ok()?,
+    )
+    .ok()
 }
 
 pub(crate) fn day_of(time: Timestamp) -> Date {
@@ -177,7 +221,9 @@ pub fn day_of_id(id: Uuid) -> Date {
 
 /// The smallest key of a day.
 fn bound(day: Date) -> Uuid {
-    let midnight = day.to_zoned(TimeZone::UTC).map_or(0, |zoned| zoned.timestamp().as_millisecond());
+    let midnight = day
+        .to_zoned(TimeZone::UTC)
+        .map_or(0, |zoned| zoned.timestamp().as_millisecond());
     Uuid::from_u128(u128::from(midnight.unsigned_abs()) << 80)
 }
 
@@ -190,14 +236,23 @@ mod unit {
     fn a_day_begins_at_midnight_utc_and_its_name_is_read_back() {
         let day = date(2026, 11, 21);
         assert_eq!(day_of_id(bound(day)), day);
-        assert_eq!(day_of_id(Uuid::from_u128(bound(day).as_u128() - 1)), date(2026, 11, 20));
+        assert_eq!(
+            day_of_id(Uuid::from_u128(bound(day).as_u128() - 1)),
+            date(2026, 11, 20)
+        );
         assert_eq!(partition_name("events", day), "events_20261121");
         assert_eq!(parse_name("events_20261121"), Some(day));
     }
 
     #[test]
     fn names_of_other_tables_are_not_days() {
-        for name in ["events", "events_2026112", "events_20261321", "events_2026112é", "events_default"] {
+        for name in [
+            "events",
+            "events_2026112",
+            "events_20261321",
+            "events_2026112é",
+            "events_default",
+        ] {
             assert_eq!(parse_name(name), None, "{name}");
         }
     }

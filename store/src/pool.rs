@@ -17,7 +17,12 @@ use std::{fmt, str::FromStr, time::Duration};
 
 /// Settings of each of our sessions. No scan of a whole table, no join that reads one; no compiling of plans to machine
 /// code, which a disabled scan's cost would trigger.
-const PLANNER: [(&str, &str); 4] = [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("jit", "off")];
+const PLANNER: [(&str, &str); 4] = [
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
 
 /// The same for a transaction behind a pooler, in the round trip that begins it.
 const BEGIN_POOLED: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
@@ -80,7 +85,9 @@ pub struct Store {
 /// The driver's options print the password.
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("pool", &self.pool).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("pool", &self.pool)
+            .finish_non_exhaustive()
     }
 }
 
@@ -97,7 +104,9 @@ impl Store {
         let (connect, pooled) = parse(&options.url, &options.application_name)?;
         let listen = match &options.listen_url {
             Some(url) => parse(url, &format!("{} listener", options.application_name))?.0,
-            None => connect.clone().application_name(&format!("{} listener", options.application_name)),
+            None => connect
+                .clone()
+                .application_name(&format!("{} listener", options.application_name)),
         };
         let inner = PgPoolOptions::new()
             .max_connections(options.max_connections.max(1))
@@ -114,7 +123,10 @@ impl Store {
                 })
             })
             .connect_lazy_with(connect);
-        Ok(Store { pool: Pool { inner, pooled }, listen })
+        Ok(Store {
+            pool: Pool { inner, pooled },
+            listen,
+        })
     }
 
     pub(crate) fn listen_options(&self) -> &PgConnectOptions {
@@ -125,17 +137,29 @@ impl Store {
 fn parse(url: &str, application_name: &str) -> Result<(PgConnectOptions, bool)> {
     let (url, pooled) = take_pooler(url)?;
     // The driver's message may quote the URL, and the URL holds the password. It takes any scheme.
-    let unusable = || Error::Url("expected postgres://user:password@host:port/database?sslmode=…".to_owned());
-    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+    let unusable =
+        || Error::Url("expected postgres://user:password@host:port/database?sslmode=…".to_owned());
+    if !["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| url.starts_with(scheme))
+    {
         return Err(unusable());
     }
-    let options = PgConnectOptions::from_str(&url).map_err(|_| unusable())?.application_name(application_name);
+    let options = PgConnectOptions::from_str(&url)
+        .map_err(|_| unusable())?
+        .application_name(application_name);
     let options = if pooled {
         options.statement_cache_capacity(0).extra_float_digits(None)
     } else {
         options.options(PLANNER).options([
-            ("statement_timeout", format!("{}", STATEMENT_TIMEOUT.as_millis())),
-            ("idle_in_transaction_session_timeout", format!("{}", STATEMENT_TIMEOUT.as_millis())),
+            (
+                "statement_timeout",
+                format!("{}", STATEMENT_TIMEOUT.as_millis()),
+            ),
+            (
+                "idle_in_transaction_session_timeout",
+                format!("{}", STATEMENT_TIMEOUT.as_millis()),
+            ),
         ])
     };
     Ok((options, pooled))
@@ -143,18 +167,28 @@ fn parse(url: &str, application_name: &str) -> Result<(PgConnectOptions, bool)> 
 
 /// Cuts our own `pooler=…` out of the URL, which the driver would not understand.
 fn take_pooler(url: &str) -> Result<(String, bool)> {
-    let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), false)) };
+    let Some((base, query)) = url.split_once('?') else {
+        return Ok((url.to_owned(), false));
+    };
     let mut pooled = false;
     let mut rest = Vec::new();
     for pair in query.split('&') {
         match pair.split_once('=') {
             Some(("pooler", "transaction")) => pooled = true,
             Some(("pooler", "none" | "session")) => {}
-            Some(("pooler", _)) => return Err(Error::Url("`pooler` is `transaction`, `session` or `none`".to_owned())),
+            Some(("pooler", _)) => {
+                return Err(Error::Url(
+                    "`pooler` is `transaction`, `session` or `none`".to_owned(),
+                ));
+            }
             _ => rest.push(pair),
         }
     }
-    let url = if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) };
+    let url = if rest.is_empty() {
+        base.to_owned()
+    } else {
+        format!("{base}?{}", rest.join("&"))
+    };
     Ok((url, pooled))
 }
 
@@ -167,7 +201,11 @@ pub struct Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("size", &self.size()).field("idle", &self.idle()).field("pooled", &self.pooled).finish()
+        f.debug_struct("Pool")
+            .field("size", &self.size())
+            .field("idle", &self.idle())
+            .field("pooled", &self.pooled)
+            .finish()
     }
 }
 
@@ -203,12 +241,20 @@ impl Pool {
 
     /// A transaction for several statements.
     pub(crate) async fn begin(&self) -> Result<Session> {
-        Ok(Session::Transaction(if self.pooled { self.inner.begin_with(BEGIN_POOLED).await? } else { self.inner.begin().await? }))
+        Ok(Session::Transaction(if self.pooled {
+            self.inner.begin_with(BEGIN_POOLED).await?
+        } else {
+            self.inner.begin().await?
+        }))
     }
 
     /// A read-only transaction that sees one moment throughout.
     pub(crate) async fn begin_snapshot(&self) -> Result<Session> {
-        let begin = if self.pooled { BEGIN_POOLED_SNAPSHOT } else { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" };
+        let begin = if self.pooled {
+            BEGIN_POOLED_SNAPSHOT
+        } else {
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        };
         Ok(Session::Transaction(self.inner.begin_with(begin).await?))
     }
 

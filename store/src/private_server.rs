@@ -42,7 +42,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { data_dir: None, fsync: true, settings: Vec::new() }
+        Options {
+            data_dir: None,
+            fsync: true,
+            settings: Vec::new(),
+        }
     }
 }
 
@@ -54,11 +58,17 @@ pub enum PrivateServerError {
          or set DATABASE_URL to a server of yours"
     )]
     NotInstalled,
-    #[error("{folder} was made by PostgreSQL {major}, which is not installed: install it, or choose another data folder")]
+    #[error(
+        "{folder} was made by PostgreSQL {major}, which is not installed: install it, or choose another data folder"
+    )]
     OtherVersion { folder: String, major: String },
-    #[error("{folder} is in use by another hookstream: stop that one, or choose another data folder")]
+    #[error(
+        "{folder} is in use by another hookstream: stop that one, or choose another data folder"
+    )]
     InUse { folder: String },
-    #[error("user {user}, as whom Postgres must run since we are root, cannot reach {folder}: choose a data folder outside of private folders")]
+    #[error(
+        "user {user}, as whom Postgres must run since we are root, cannot reach {folder}: choose a data folder outside of private folders"
+    )]
     Unreachable { folder: String, user: String },
     #[error("cannot prepare the data folder {folder}")]
     Folder {
@@ -89,7 +99,10 @@ pub struct PrivateServer {
 /// Without the password.
 impl fmt::Debug for PrivateServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PrivateServer").field("folder", &self.folder).field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("PrivateServer")
+            .field("folder", &self.folder)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 
@@ -97,7 +110,8 @@ impl PrivateServer {
     /// Starts the newest installed Postgres (or the version that made the data folder) and waits until it answers.
     pub async fn start(options: Options) -> Result<PrivateServer, PrivateServerError> {
         let prepared = tokio::task::spawn_blocking(move || PrivateServer::prepare(options)).await;
-        let mut server = prepared.expect("preparing the folder does not panic and is never aborted")?;
+        let mut server =
+            prepared.expect("preparing the folder does not panic and is never aborted")?;
         server.launch().await?;
         server.create_database(DATABASE).await?;
         Ok(server)
@@ -106,7 +120,10 @@ impl PrivateServer {
     /// `postgres://…` of a database of this server; [`DATABASE`] exists, others see [`PrivateServer::create_database`].
     /// Holds the password.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", self.password, self.port)
+        format!(
+            "postgres://{USER}:{}@127.0.0.1:{}/{database}",
+            self.password, self.port
+        )
     }
 
     /// The port on 127.0.0.1; stays the same over restarts.
@@ -121,23 +138,36 @@ impl PrivateServer {
 
     /// Makes a database if it isn't there. `name`: lower-case letters, digits and underscores.
     pub async fn create_database(&self, name: &str) -> Result<(), PrivateServerError> {
-        let failed = |error: sqlx::Error| PrivateServerError::Program { program: "CREATE DATABASE".to_owned(), output: error.to_string() };
-        assert!(name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_')), "a database name that needs no quotes");
+        let failed = |error: sqlx::Error| PrivateServerError::Program {
+            program: "CREATE DATABASE".to_owned(),
+            output: error.to_string(),
+        };
+        assert!(
+            name.bytes()
+                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_')),
+            "a database name that needs no quotes"
+        );
         let mut connection = self.connect_options().connect().await.map_err(failed)?;
-        let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-            .bind(name)
-            .fetch_one(&mut connection)
-            .await
-            .map_err(failed)?;
+        let exists: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+                .bind(name)
+                .fetch_one(&mut connection)
+                .await
+                .map_err(failed)?;
         if !exists {
-            sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await.map_err(failed)?;
+            sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}")))
+                .execute(&mut connection)
+                .await
+                .map_err(failed)?;
         }
         connection.close().await.map_err(failed)
     }
 
     /// A fast shutdown: connections are cut, data is written. The folder stays until this value is dropped.
     pub async fn stop(&mut self) -> Result<(), PrivateServerError> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
         if let Some(mut stdin) = child.stdin.take() {
             // The line says that we are still there: the shell leaves a temporary folder to us. A failure means it has ended.
             let _ = stdin.write_all(b"stop\n");
@@ -156,7 +186,9 @@ impl PrivateServer {
 
     /// `kill -9`, as a crash of the server would be.
     pub fn kill(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
         self.kill_postmaster();
         let _ = child.wait();
     }
@@ -175,10 +207,15 @@ impl PrivateServer {
             None => std::env::temp_dir().join(format!("hookstream-postgres-{}", random_name())),
         };
         make_folder(&folder, account.as_ref())?;
-        let folder = folder.canonicalize().map_err(|source| folder_error(&folder, source))?;
-        let lock = File::create(folder.join("lock")).map_err(|source| folder_error(&folder, source))?;
+        let folder = folder
+            .canonicalize()
+            .map_err(|source| folder_error(&folder, source))?;
+        let lock =
+            File::create(folder.join("lock")).map_err(|source| folder_error(&folder, source))?;
         if lock.try_lock().is_err() {
-            return Err(PrivateServerError::InUse { folder: folder.display().to_string() });
+            return Err(PrivateServerError::InUse {
+                folder: folder.display().to_string(),
+            });
         }
         let binaries = find_binaries(&folder.join("data"))?;
         let password = password(&folder, account.as_ref())?;
@@ -187,14 +224,26 @@ impl PrivateServer {
             initialise(&binaries, &folder, account.as_ref(), "scram-sha-256")?;
         }
         let port = free_port().map_err(|source| folder_error(&folder, source))?;
-        Ok(PrivateServer { binaries, account, folder, temporary, password, port, options, child: None, _lock: lock })
+        Ok(PrivateServer {
+            binaries,
+            account,
+            folder,
+            temporary,
+            password,
+            port,
+            options,
+            child: None,
+            _lock: lock,
+        })
     }
 
     /// Starts the shell and in it the server, and waits until it answers.
     async fn launch(&mut self) -> Result<(), PrivateServerError> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            let mut child = self.spawn().map_err(|source| folder_error(&self.folder, source))?;
+            let mut child = self
+                .spawn()
+                .map_err(|source| folder_error(&self.folder, source))?;
             loop {
                 if let Ok(connection) = self.connect_options().connect().await {
                     let _ = connection.close().await;
@@ -208,12 +257,18 @@ impl PrivateServer {
                 if Instant::now() > deadline {
                     self.child = Some(child);
                     self.kill();
-                    return Err(PrivateServerError::NotStarted { log: log_tail(&self.folder.join("log")) });
+                    return Err(PrivateServerError::NotStarted {
+                        log: log_tail(&self.folder.join("log")),
+                    });
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             let log = log_tail(&self.folder.join("log"));
-            if Instant::now() > deadline || !["still in use", "lock file"].iter().any(|passing| log.contains(passing)) {
+            if Instant::now() > deadline
+                || !["still in use", "lock file"]
+                    .iter()
+                    .any(|passing| log.contains(passing))
+            {
                 return Err(PrivateServerError::NotStarted { log });
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -225,12 +280,25 @@ impl PrivateServer {
         let log = File::create(self.folder.join("log"))?;
         let mut command = command_as(Path::new("sh"), self.account.as_ref());
         command.arg("-c").arg(WATCHDOG).arg("hookstream-postgres");
-        command.arg(if self.temporary { self.folder.as_os_str() } else { "".as_ref() });
-        command.arg(self.binaries.join("postgres")).arg("-D").arg(self.folder.join("data"));
+        command.arg(if self.temporary {
+            self.folder.as_os_str()
+        } else {
+            "".as_ref()
+        });
+        command
+            .arg(self.binaries.join("postgres"))
+            .arg("-D")
+            .arg(self.folder.join("data"));
         for setting in settings(self.port, self.options.fsync, &self.options.settings) {
             command.arg("-c").arg(setting);
         }
-        command.current_dir(&self.folder).stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).process_group(0).spawn()
+        command
+            .current_dir(&self.folder)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()
     }
 
     fn connect_options(&self) -> PgConnectOptions {
@@ -251,7 +319,10 @@ impl PrivateServer {
 }
 
 impl Drop for PrivateServer {
-    #[expect(clippy::disallowed_methods, reason = "a destructor cannot await, and must not leave the folder or the server behind")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a destructor cannot await, and must not leave the folder or the server behind"
+    )]
     fn drop(&mut self) {
         if self.temporary {
             // Nobody reads this data again, so there's nothing to write out.
@@ -318,10 +389,20 @@ impl Account {
                 let mut fields = line.split(':');
                 (fields.next() == Some(name)).then_some(())?;
                 let uid = fields.nth(1)?.parse().ok()?;
-                Some(Account { name: name.to_owned(), uid, gid: fields.next()?.parse().ok()? })
+                Some(Account {
+                    name: name.to_owned(),
+                    uid,
+                    gid: fields.next()?.parse().ok()?,
+                })
             })
         };
-        find("postgres").or_else(|| find("nobody")).or(Some(Account { name: "nobody".to_owned(), uid: 65534, gid: 65534 }))
+        find("postgres")
+            .or_else(|| find("nobody"))
+            .or(Some(Account {
+                name: "nobody".to_owned(),
+                uid: 65534,
+                gid: 65534,
+            }))
     }
 }
 
@@ -331,7 +412,16 @@ pub(crate) fn command_as(program: &Path, account: Option<&Account>) -> Command {
         command.uid(account.uid).gid(account.gid);
     }
     // Settings of the caller's own server must not leak into this one.
-    for name in ["PGDATA", "PGPORT", "PGHOST", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGOPTIONS", "PGSSLMODE"] {
+    for name in [
+        "PGDATA",
+        "PGPORT",
+        "PGHOST",
+        "PGUSER",
+        "PGPASSWORD",
+        "PGDATABASE",
+        "PGOPTIONS",
+        "PGSSLMODE",
+    ] {
         command.env_remove(name);
     }
     command.env("LC_ALL", "C").env("TZ", "UTC");
@@ -339,21 +429,37 @@ pub(crate) fn command_as(program: &Path, account: Option<&Account>) -> Command {
 }
 
 pub(crate) fn folder_error(folder: &Path, source: io::Error) -> PrivateServerError {
-    PrivateServerError::Folder { folder: folder.display().to_string(), source }
+    PrivateServerError::Folder {
+        folder: folder.display().to_string(),
+        source,
+    }
 }
 
 /// Makes the folder, gives it to the account and makes sure that the account gets there.
-pub(crate) fn make_folder(folder: &Path, account: Option<&Account>) -> Result<(), PrivateServerError> {
+pub(crate) fn make_folder(
+    folder: &Path,
+    account: Option<&Account>,
+) -> Result<(), PrivateServerError> {
     let failed = |source| folder_error(folder, source);
     fs::create_dir_all(folder).map_err(failed)?;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed)?;
-    let Some(account) = account else { return Ok(()) };
+    let Some(account) = account else {
+        return Ok(());
+    };
     std::os::unix::fs::chown(folder, Some(account.uid), Some(account.gid)).map_err(failed)?;
-    let reached = command_as(Path::new("test"), Some(account)).arg("-w").arg(folder).current_dir("/").status().map_err(failed)?;
+    let reached = command_as(Path::new("test"), Some(account))
+        .arg("-w")
+        .arg(folder)
+        .current_dir("/")
+        .status()
+        .map_err(failed)?;
     if reached.success() {
         Ok(())
     } else {
-        Err(PrivateServerError::Unreachable { folder: folder.display().to_string(), user: account.name.clone() })
+        Err(PrivateServerError::Unreachable {
+            folder: folder.display().to_string(),
+            user: account.name.clone(),
+        })
     }
 }
 
@@ -387,13 +493,27 @@ pub(crate) fn free_port() -> io::Result<u16> {
 }
 
 /// Makes `folder/data`: first beside it, then renamed, so a crash never leaves half of it.
-pub(crate) fn initialise(binaries: &Path, folder: &Path, account: Option<&Account>, auth: &str) -> Result<(), PrivateServerError> {
+pub(crate) fn initialise(
+    binaries: &Path,
+    folder: &Path,
+    account: Option<&Account>,
+    auth: &str,
+) -> Result<(), PrivateServerError> {
     let fresh = folder.join("data.new");
     if fresh.exists() {
         fs::remove_dir_all(&fresh).map_err(|source| folder_error(folder, source))?;
     }
     let mut command = command_as(&binaries.join("initdb"), account);
-    command.arg("-D").arg(&fresh).args(["-U", USER, "-A", auth, "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]);
+    command.arg("-D").arg(&fresh).args([
+        "-U",
+        USER,
+        "-A",
+        auth,
+        "--encoding=UTF8",
+        "--locale=C",
+        "--no-sync",
+        "--no-instructions",
+    ]);
     if auth != "trust" {
         command.arg(format!("--pwfile={}", folder.join("password").display()));
     }
@@ -402,12 +522,22 @@ pub(crate) fn initialise(binaries: &Path, folder: &Path, account: Option<&Accoun
 }
 
 pub(crate) fn run(command: &mut Command, program: &str) -> Result<(), PrivateServerError> {
-    let failed = |output: String| PrivateServerError::Program { program: program.to_owned(), output };
-    let output = command.stdin(Stdio::null()).output().map_err(|error| failed(error.to_string()))?;
+    let failed = |output: String| PrivateServerError::Program {
+        program: program.to_owned(),
+        output,
+    };
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
     if output.status.success() {
         return Ok(());
     }
-    Err(failed(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))))
+    Err(failed(format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )))
 }
 
 /// `name=value` of every setting, later ones win.
@@ -431,21 +561,32 @@ pub(crate) fn settings(port: u16, fsync: bool, more: &[(String, String)]) -> Vec
 
 /// The folder of the binaries: those of the version that made `data`, else the newest.
 pub(crate) fn find_binaries(data: &Path) -> Result<PathBuf, PrivateServerError> {
-    let mut found: Vec<(u32, PathBuf)> = candidates().into_iter().filter_map(|folder| Some((major_version(&folder)?, folder))).collect();
+    let mut found: Vec<(u32, PathBuf)> = candidates()
+        .into_iter()
+        .filter_map(|folder| Some((major_version(&folder)?, folder)))
+        .collect();
     found.sort_by_key(|(major, _)| std::cmp::Reverse(*major));
     let Ok(made_by) = fs::read_to_string(data.join("PG_VERSION")) else {
-        return found.into_iter().map(|(_, folder)| folder).next().ok_or(PrivateServerError::NotInstalled);
+        return found
+            .into_iter()
+            .map(|(_, folder)| folder)
+            .next()
+            .ok_or(PrivateServerError::NotInstalled);
     };
     let made_by = made_by.trim();
     found
         .into_iter()
         .find(|(major, _)| major.to_string() == made_by)
         .map(|(_, folder)| folder)
-        .ok_or_else(|| PrivateServerError::OtherVersion { folder: data.display().to_string(), major: made_by.to_owned() })
+        .ok_or_else(|| PrivateServerError::OtherVersion {
+            folder: data.display().to_string(),
+            major: made_by.to_owned(),
+        })
 }
 
 fn candidates() -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_else(OsString::new)).collect();
+    let mut folders: Vec<PathBuf> =
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_else(OsString::new)).collect();
     for (parent, prefix) in [
         ("/usr/lib/postgresql", ""),
         ("/usr", "pgsql-"),
@@ -455,17 +596,25 @@ fn candidates() -> Vec<PathBuf> {
         ("/Applications/Postgres.app/Contents/Versions", ""),
     ] {
         let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-        let matching = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+        let matching =
+            entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
         folders.extend(matching.flat_map(|entry| [entry.path().join("bin"), entry.path()]));
     }
     folders.extend(["/usr/local/pgsql/bin", "/usr/local/bin"].map(PathBuf::from));
-    folders.retain(|folder| folder.join("postgres").is_file() && folder.join("initdb").is_file() && folder.join("pg_ctl").is_file());
+    folders.retain(|folder| {
+        folder.join("postgres").is_file()
+            && folder.join("initdb").is_file()
+            && folder.join("pg_ctl").is_file()
+    });
     folders
 }
 
 /// Of `postgres (PostgreSQL) 15.14 (Debian …)`: 15. `None` below 14, which we don't support.
 fn major_version(folder: &Path) -> Option<u32> {
-    let output = Command::new(folder.join("postgres")).arg("--version").output().ok()?;
+    let output = Command::new(folder.join("postgres"))
+        .arg("--version")
+        .output()
+        .ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let version = text.split_whitespace().nth(2)?;
     let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
@@ -473,20 +622,33 @@ fn major_version(folder: &Path) -> Option<u32> {
 }
 
 pub(crate) fn postmaster_pid(data: &Path) -> Option<i32> {
-    fs::read_to_string(data.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()
+    fs::read_to_string(data.join("postmaster.pid"))
+        .ok()?
+        .lines()
+        .next()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// Whether the process is a Postgres and not another one that was given the same number since.
 pub(crate) fn is_postgres(pid: i32) -> bool {
-    let output = Command::new("ps").args(["-o", "command=", "-p", &pid.to_string()]).output();
+    let output = Command::new("ps")
+        .args(["-o", "command=", "-p", &pid.to_string()])
+        .output();
     output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("postgres"))
 }
 
 /// Stops a server that an earlier process left in `data`: whoever calls this holds the folder's lock, so nobody uses it.
 pub(crate) fn stop_orphan(binaries: &Path, data: &Path, account: Option<&Account>) {
-    let Some(pid) = postmaster_pid(data).filter(|pid| is_postgres(*pid)) else { return };
+    let Some(pid) = postmaster_pid(data).filter(|pid| is_postgres(*pid)) else {
+        return;
+    };
     let mut command = command_as(&binaries.join("pg_ctl"), account);
-    command.args(["stop", "-w", "-t", "20", "-m", "fast", "-D"]).arg(data).current_dir("/");
+    command
+        .args(["stop", "-w", "-t", "20", "-m", "fast", "-D"])
+        .arg(data)
+        .current_dir("/");
     if run(&mut command, "pg_ctl").is_err() {
         signal(pid, rustix::process::Signal::KILL);
     }
@@ -504,7 +666,9 @@ fn ended(child: &mut Child) -> bool {
 }
 
 pub(crate) fn log_tail(path: &Path) -> String {
-    let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let text = fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
 }

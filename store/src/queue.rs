@@ -44,9 +44,15 @@ SELECT destination_id FROM d WHERE destination_id IS NOT NULL";
 /// The destinations of a shard that have anything in the queue, ascending.
 pub async fn destinations(pool: &Pool, shard: u16) -> Result<Vec<Uuid>> {
     let mut session = pool.session().await?;
-    let rows = pool.query(DESTINATIONS).bind(shard_to_sql(shard)).fetch_all(session.connection()).await?;
+    let rows = pool
+        .query(DESTINATIONS)
+        .bind(shard_to_sql(shard))
+        .fetch_all(session.connection())
+        .await?;
     session.done().await?;
-    rows.iter().map(|row| Ok(row.try_get("destination_id")?)).collect()
+    rows.iter()
+        .map(|row| Ok(row.try_get("destination_id")?))
+        .collect()
 }
 
 /// The bodies that one [`head`] may load, in bytes; the first row comes whatever its size.
@@ -140,13 +146,29 @@ WHERE shard = $1 AND destination_id = $2 AND (due_at, delivery_id) > ($3, $4)
 ORDER BY due_at, delivery_id LIMIT 1";
 
 /// The key of the first delivery behind `after`: what a timer for a destination waits for.
-pub async fn next_due(pool: &Pool, shard: u16, destination: Uuid, after: Option<(Timestamp, Uuid)>) -> Result<Option<(Timestamp, Uuid)>> {
+pub async fn next_due(
+    pool: &Pool,
+    shard: u16,
+    destination: Uuid,
+    after: Option<(Timestamp, Uuid)>,
+) -> Result<Option<(Timestamp, Uuid)>> {
     let (due_at, delivery_id) = after.unwrap_or(BEFORE_ALL);
-    let query = pool.query(NEXT_DUE).bind(shard_to_sql(shard)).bind(destination).bind(to_sql(due_at)).bind(delivery_id);
+    let query = pool
+        .query(NEXT_DUE)
+        .bind(shard_to_sql(shard))
+        .bind(destination)
+        .bind(to_sql(due_at))
+        .bind(delivery_id);
     let mut session = pool.session().await?;
     let row = query.fetch_optional(session.connection()).await?;
     session.done().await?;
-    row.map(|row| Ok((from_sql(row.try_get("due_at")?), row.try_get("delivery_id")?))).transpose()
+    row.map(|row| {
+        Ok((
+            from_sql(row.try_get("due_at")?),
+            row.try_get("delivery_id")?,
+        ))
+    })
+    .transpose()
 }
 
 /// The queue as metrics show it.
@@ -194,7 +216,11 @@ FROM d";
 /// Counts up to 20,000 rows and estimates beyond, so it costs the same for a queue of millions.
 pub async fn depth(pool: &Pool) -> Result<Depth> {
     let mut session = pool.session().await?;
-    let row = pool.query(COUNT).bind(COUNTED).fetch_one(session.connection()).await?;
+    let row = pool
+        .query(COUNT)
+        .bind(COUNTED)
+        .fetch_one(session.connection())
+        .await?;
     let count = |name: &str| -> Result<u64> { Ok(row.try_get::<i64, _>(name)?.unsigned_abs()) };
     let mut depth = Depth {
         pending: count("pending")?,
@@ -206,9 +232,14 @@ pub async fn depth(pool: &Pool) -> Result<Depth> {
     let counted = depth.pending + depth.retrying;
     if counted >= COUNTED.unsigned_abs() {
         let row = pool.query(ESTIMATE).fetch_one(session.connection()).await?;
-        let live = row.try_get::<Option<i64>, _>("live")?.unwrap_or_default().unsigned_abs().max(counted);
+        let live = row
+            .try_get::<Option<i64>, _>("live")?
+            .unwrap_or_default()
+            .unsigned_abs()
+            .max(counted);
         // The two states in the proportion of what was counted.
-        depth.retrying = (u128::from(live) * u128::from(depth.retrying) / u128::from(counted)) as u64;
+        depth.retrying =
+            (u128::from(live) * u128::from(depth.retrying) / u128::from(counted)) as u64;
         depth.pending = live - depth.retrying;
         depth.exact = false;
         let earlier = |a: Option<Timestamp>, b: Option<Timestamp>| a.into_iter().chain(b).min();
@@ -220,5 +251,7 @@ pub async fn depth(pool: &Pool) -> Result<Depth> {
 }
 
 fn time(row: &PgRow, name: &str) -> Result<Option<Timestamp>> {
-    Ok(row.try_get::<Option<chrono::DateTime<chrono::Utc>>, _>(name)?.map(from_sql))
+    Ok(row
+        .try_get::<Option<chrono::DateTime<chrono::Utc>>, _>(name)?
+        .map(from_sql))
 }

@@ -71,7 +71,11 @@ WHERE heartbeat_at > now() - make_interval(secs => $1) ORDER BY id";
 /// The replicas heard of `within` that time, by id. Rows unheard of for ten times as long are deleted on the way.
 pub async fn live(pool: &Pool, within: Duration) -> Result<Vec<Replica>> {
     let mut session = pool.session().await?;
-    let rows = pool.query(LIVE).bind(within.as_secs_f64()).fetch_all(session.connection()).await?;
+    let rows = pool
+        .query(LIVE)
+        .bind(within.as_secs_f64())
+        .fetch_all(session.connection())
+        .await?;
     session.done().await?;
     let replica = |row: &PgRow| -> Result<Replica> {
         Ok(Replica {
@@ -95,6 +99,9 @@ WITH gone AS (DELETE FROM replica WHERE id = $1 RETURNING id) SELECT pg_notify('
 /// Removes a replica that ends, and NOTIFYs.
 pub async fn leave(pool: &Pool, id: &str) -> Result<()> {
     let mut session = pool.session().await?;
-    pool.query(LEAVE).bind(id).execute(session.connection()).await?;
+    pool.query(LEAVE)
+        .bind(id)
+        .execute(session.connection())
+        .await?;
     session.done().await
 }

@@ -92,7 +92,11 @@ pub async fn begin_epoch(pool: &Pool, leader: &str, lease: &Lease) -> Result<Epo
     if mine.is_none() {
         return Err(Error::Fenced);
     }
-    let row = pool.query(BEGIN_EPOCH).bind(leader).fetch_one(session.connection()).await?;
+    let row = pool
+        .query(BEGIN_EPOCH)
+        .bind(leader)
+        .fetch_one(session.connection())
+        .await?;
     session.done().await?;
     Ok(Epoch(row.try_get("epoch")?))
 }
@@ -131,7 +135,11 @@ pub async fn publish(
     keyring: &Keyring,
 ) -> Result<Published, PublishError> {
     let mut session = pool.begin().await?;
-    let row = pool.query("SELECT epoch, revision FROM route_head FOR UPDATE").fetch_one(session.connection()).await.map_err(Error::from)?;
+    let row = pool
+        .query("SELECT epoch, revision FROM route_head FOR UPDATE")
+        .fetch_one(session.connection())
+        .await
+        .map_err(Error::from)?;
     let head = read_head(&row)?;
     if head.epoch != epoch.0 {
         return Err(PublishError::Fenced);
@@ -147,21 +155,47 @@ pub async fn publish(
             .bind(revision)
             .bind(removed.iter().map(|key| key.kind.as_str()).bind_iter())
             .bind(removed.iter().map(|key| key.uid).bind_iter());
-        written += query.execute(session.connection()).await.map_err(Error::from)?.rows_affected();
+        written += query
+            .execute(session.connection())
+            .await
+            .map_err(Error::from)?
+            .rows_affected();
     }
     if written == 0 {
-        return Ok(Published { revision: head.revision, changed: 0 });
+        return Ok(Published {
+            revision: head.revision,
+            changed: 0,
+        });
     }
-    let query = pool.query("UPDATE route_head SET revision = $1, leader = $2").bind(revision).bind(leader);
-    query.execute(session.connection()).await.map_err(Error::from)?;
-    let hint = pool.query("SELECT pg_notify('hookstream_routes', $1)").bind(format!("{}.{revision}", epoch.0));
-    hint.execute(session.connection()).await.map_err(Error::from)?;
+    let query = pool
+        .query("UPDATE route_head SET revision = $1, leader = $2")
+        .bind(revision)
+        .bind(leader);
+    query
+        .execute(session.connection())
+        .await
+        .map_err(Error::from)?;
+    let hint = pool
+        .query("SELECT pg_notify('hookstream_routes', $1)")
+        .bind(format!("{}.{revision}", epoch.0));
+    hint.execute(session.connection())
+        .await
+        .map_err(Error::from)?;
     session.done().await?;
-    Ok(Published { revision, changed: u32::try_from(written).unwrap_or(u32::MAX) })
+    Ok(Published {
+        revision,
+        changed: u32::try_from(written).unwrap_or(u32::MAX),
+    })
 }
 
 /// Writes those of the rows that differ from what is there. Returns how many.
-async fn upsert(pool: &Pool, connection: &mut PgConnection, revision: i64, rows: &[Row], keyring: &Keyring) -> Result<u64> {
+async fn upsert(
+    pool: &Pool,
+    connection: &mut PgConnection,
+    revision: i64,
+    rows: &[Row],
+    keyring: &Keyring,
+) -> Result<u64> {
     struct New<'a> {
         row: &'a Row,
         payload: Vec<u8>,
@@ -175,15 +209,24 @@ async fn upsert(pool: &Pool, connection: &mut PgConnection, revision: i64, rows:
         .await?;
     let mut digests: HashMap<(&str, Uuid), &[u8]> = HashMap::with_capacity(there.len());
     for row in &there {
-        digests.insert((row.try_get("kind")?, row.try_get("uid")?), row.try_get("digest")?);
+        digests.insert(
+            (row.try_get("kind")?, row.try_get("uid")?),
+            row.try_get("digest")?,
+        );
     }
     let new: Vec<New<'_>> = rows
         .iter()
         .map(|row| {
             let payload = row.payload();
-            New { row, digest: keyring.digest(row, &payload), payload }
+            New {
+                row,
+                digest: keyring.digest(row, &payload),
+                payload,
+            }
         })
-        .filter(|new| digests.get(&(new.row.kind().as_str(), new.row.uid)) != Some(&&new.digest[..]))
+        .filter(|new| {
+            digests.get(&(new.row.kind().as_str(), new.row.uid)) != Some(&&new.digest[..])
+        })
         .collect();
     if new.is_empty() {
         return Ok(0);
@@ -197,7 +240,11 @@ async fn upsert(pool: &Pool, connection: &mut PgConnection, revision: i64, rows:
         .bind(new.iter().map(|new| &*new.row.name).bind_iter())
         .bind(new.iter().map(|new| new.row.generation).bind_iter())
         .bind(new.iter().map(|new| &new.payload[..]).bind_iter())
-        .bind(new.iter().map(|new| keyring.seal(new.row.key(), &new.payload, &new.row.secrets)).bind_iter())
+        .bind(
+            new.iter()
+                .map(|new| keyring.seal(new.row.key(), &new.payload, &new.row.secrets))
+                .bind_iter(),
+        )
         .bind(new.iter().map(|new| &new.digest[..]).bind_iter());
     Ok(query.execute(connection).await?.rows_affected())
 }
@@ -205,13 +252,19 @@ async fn upsert(pool: &Pool, connection: &mut PgConnection, revision: i64, rows:
 /// The head alone: what a poll looks at.
 pub async fn head(pool: &Pool) -> Result<Head> {
     let mut session = pool.session().await?;
-    let row = pool.query("SELECT epoch, revision FROM route_head").fetch_one(session.connection()).await?;
+    let row = pool
+        .query("SELECT epoch, revision FROM route_head")
+        .fetch_one(session.connection())
+        .await?;
     session.done().await?;
     read_head(&row)
 }
 
 fn read_head(row: &PgRow) -> Result<Head> {
-    Ok(Head { epoch: row.try_get("epoch")?, revision: row.try_get("revision")? })
+    Ok(Head {
+        epoch: row.try_get("epoch")?,
+        revision: row.try_get("revision")?,
+    })
 }
 
 const SINCE: &str = "\
@@ -232,17 +285,31 @@ pub async fn load_all(pool: &Pool, keyring: &Keyring) -> Result<Loaded> {
 
 async fn load(pool: &Pool, since: Option<Head>, keyring: &Keyring) -> Result<Loaded> {
     let mut session = pool.begin_snapshot().await?;
-    let row = pool.query("SELECT epoch, revision, pruned FROM route_head").fetch_one(session.connection()).await?;
+    let row = pool
+        .query("SELECT epoch, revision, pruned FROM route_head")
+        .fetch_one(session.connection())
+        .await?;
     let head = read_head(&row)?;
     let pruned: i64 = row.try_get("pruned")?;
-    let readable = |since: &Head| since.epoch == head.epoch && (pruned..=head.revision).contains(&since.revision);
+    let readable = |since: &Head| {
+        since.epoch == head.epoch && (pruned..=head.revision).contains(&since.revision)
+    };
     let since = since.filter(readable);
     let rows = match since {
-        Some(since) => pool.query(SINCE).bind(since.revision).fetch_all(session.connection()).await?,
+        Some(since) => {
+            pool.query(SINCE)
+                .bind(since.revision)
+                .fetch_all(session.connection())
+                .await?
+        }
         None => pool.query(ALL).fetch_all(session.connection()).await?,
     };
     session.done().await?;
-    let mut loaded = Loaded { head, whole: since.is_none(), ..Loaded::default() };
+    let mut loaded = Loaded {
+        head,
+        whole: since.is_none(),
+        ..Loaded::default()
+    };
     for row in &rows {
         sort_in(&mut loaded, row, keyring)?;
     }
@@ -252,13 +319,24 @@ async fn load(pool: &Pool, since: Option<Head>, keyring: &Keyring) -> Result<Loa
 /// Puts one row of the table where it belongs.
 fn sort_in(loaded: &mut Loaded, row: &PgRow, keyring: &Keyring) -> Result<()> {
     let (kind, uid): (&str, Uuid) = (row.try_get("kind")?, row.try_get("uid")?);
-    let (namespace, name, generation) = (row.try_get("namespace")?, row.try_get("name")?, row.try_get("generation")?);
+    let (namespace, name, generation) = (
+        row.try_get("namespace")?,
+        row.try_get("name")?,
+        row.try_get("generation")?,
+    );
     let deleted: bool = row.try_get("deleted")?;
     let Some(known) = Kind::parse(kind) else {
         // The tombstone of a kind that we never had is nothing to us.
         if !deleted {
             let why = format!("kind {kind} is of a newer operator");
-            loaded.unreadable.push(Unreadable { kind: kind.to_owned(), uid, namespace, name, generation, why });
+            loaded.unreadable.push(Unreadable {
+                kind: kind.to_owned(),
+                uid,
+                namespace,
+                name,
+                generation,
+                why,
+            });
         }
         return Ok(());
     };
@@ -267,22 +345,54 @@ fn sort_in(loaded: &mut Loaded, row: &PgRow, keyring: &Keyring) -> Result<()> {
         loaded.removed.push(key);
         return Ok(());
     }
-    match read_row(key, row.try_get("payload")?, row.try_get("sealed")?, keyring) {
-        Ok((spec, secrets)) => loaded.rows.push(Arc::new(Row { uid, namespace, name, generation, spec, secrets })),
-        Err(why) => loaded.unreadable.push(Unreadable { kind: kind.to_owned(), uid, namespace, name, generation, why }),
+    match read_row(
+        key,
+        row.try_get("payload")?,
+        row.try_get("sealed")?,
+        keyring,
+    ) {
+        Ok((spec, secrets)) => loaded.rows.push(Arc::new(Row {
+            uid,
+            namespace,
+            name,
+            generation,
+            spec,
+            secrets,
+        })),
+        Err(why) => loaded.unreadable.push(Unreadable {
+            kind: kind.to_owned(),
+            uid,
+            namespace,
+            name,
+            generation,
+            why,
+        }),
     }
     Ok(())
 }
 
-fn read_row(key: RowKey, payload: &[u8], sealed: &[u8], keyring: &Keyring) -> Result<(Spec, Vec<Secret>), String> {
+fn read_row(
+    key: RowKey,
+    payload: &[u8],
+    sealed: &[u8],
+    keyring: &Keyring,
+) -> Result<(Spec, Vec<Secret>), String> {
     let spec = parse_payload(payload).map_err(|error| chain(&error))?;
-    let secrets = keyring.open(key, payload, sealed).map_err(|error| chain(&error))?;
+    let secrets = keyring
+        .open(key, payload, sealed)
+        .map_err(|error| chain(&error))?;
     // What a row is found by and what it says must agree.
     let matches = matches!(
         (&spec, key.kind),
-        (Spec::Source(_), Kind::Source) | (Spec::Destination(_), Kind::Destination) | (Spec::Connection(_), Kind::Connection)
+        (Spec::Source(_), Kind::Source)
+            | (Spec::Destination(_), Kind::Destination)
+            | (Spec::Connection(_), Kind::Connection)
     );
-    if matches { Ok((spec, secrets)) } else { Err(format!("the payload is not a {}'s", key.kind.as_str())) }
+    if matches {
+        Ok((spec, secrets))
+    } else {
+        Err(format!("the payload is not a {}'s", key.kind.as_str()))
+    }
 }
 
 fn chain(error: &dyn StdError) -> String {
@@ -299,9 +409,13 @@ fn chain(error: &dyn StdError) -> String {
 pub async fn prune(pool: &Pool, revision: i64) -> Result<u64> {
     let mut session = pool.begin().await?;
     // The head first, as `publish` does, so that the two never wait for each other.
-    let query = pool.query("UPDATE route_head SET pruned = greatest(pruned, least($1, revision))").bind(revision);
+    let query = pool
+        .query("UPDATE route_head SET pruned = greatest(pruned, least($1, revision))")
+        .bind(revision);
     query.execute(session.connection()).await?;
-    let query = pool.query("DELETE FROM routes WHERE deleted AND revision <= $1").bind(revision);
+    let query = pool
+        .query("DELETE FROM routes WHERE deleted AND revision <= $1")
+        .bind(revision);
     let gone = query.execute(session.connection()).await?.rows_affected();
     session.done().await?;
     Ok(gone)

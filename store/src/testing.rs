@@ -55,12 +55,26 @@ impl Database {
 
     async fn copy(port: u16, template: &str) -> Database {
         let name = format!("t_{}_{}", unix_seconds(), server::random_name());
-        let mut admin = connect(port, "postgres").await.expect("the test server answered a moment ago");
-        run(&mut admin, format!("CREATE DATABASE {name} TEMPLATE {template}")).await.expect("a database can be copied");
+        let mut admin = connect(port, "postgres")
+            .await
+            .expect("the test server answered a moment ago");
+        run(
+            &mut admin,
+            format!("CREATE DATABASE {name} TEMPLATE {template}"),
+        )
+        .await
+        .expect("a database can be copied");
         let _ = admin.close().await;
         let url = format!("postgres://hookstream@127.0.0.1:{port}/{name}");
-        let store = Store::connect(Options::new(&url)).await.expect("the database was just made");
-        Database { store, url, name, port }
+        let store = Store::connect(Options::new(&url))
+            .await
+            .expect("the database was just made");
+        Database {
+            store,
+            url,
+            name,
+            port,
+        }
     }
 
     /// `postgres://…`, for processes that a test starts.
@@ -79,10 +93,18 @@ impl Drop for Database {
         let (port, name) = (self.port, std::mem::take(&mut self.name));
         // The test's own runtime is in use or gone.
         let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .ok()?;
             runtime.block_on(async {
                 let mut admin = connect(port, "postgres").await.ok()?;
-                run(&mut admin, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await.ok()
+                run(
+                    &mut admin,
+                    format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
+                )
+                .await
+                .ok()
             })
         });
         // What could not be dropped is swept by a later run.
@@ -96,15 +118,21 @@ async fn ensure_server() -> (u16, File) {
     let folder = folder();
     server::make_folder(&folder, account.as_ref()).unwrap_or_else(|error| panic!("{error}"));
     let lock = File::create(folder.join("lock")).expect("the folder is ours");
-    let lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await.expect("locking does not panic");
+    let lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock))
+        .await
+        .expect("locking does not panic");
     let lock = lock.expect("the file system has locks");
-    let known: Option<u16> = fs::read_to_string(folder.join("port")).ok().and_then(|text| text.trim().parse().ok());
+    let known: Option<u16> = fs::read_to_string(folder.join("port"))
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
     if let Some(port) = known
         && connect(port, "postgres").await.is_ok()
     {
         return (port, lock);
     }
-    let port = tokio::task::spawn_blocking(move || start(&folder, account.as_ref())).await.expect("starting does not panic");
+    let port = tokio::task::spawn_blocking(move || start(&folder, account.as_ref()))
+        .await
+        .expect("starting does not panic");
     let port = port.unwrap_or_else(|error| panic!("tests need a Postgres: {error}"));
     sweep(port).await;
     (port, lock)
@@ -115,7 +143,10 @@ fn folder() -> PathBuf {
     std::env::temp_dir().join(format!("hookstream-test-postgres-{uid}"))
 }
 
-fn start(folder: &Path, account: Option<&server::Account>) -> Result<u16, server::PrivateServerError> {
+fn start(
+    folder: &Path,
+    account: Option<&server::Account>,
+) -> Result<u16, server::PrivateServerError> {
     let data = folder.join("data");
     let binaries = match server::find_binaries(&data) {
         Ok(binaries) => binaries,
@@ -141,17 +172,39 @@ fn start(folder: &Path, account: Option<&server::Account>) -> Result<u16, server
     }
 }
 
-fn launch(binaries: &Path, folder: &Path, account: Option<&server::Account>) -> Result<u16, server::PrivateServerError> {
+fn launch(
+    binaries: &Path,
+    folder: &Path,
+    account: Option<&server::Account>,
+) -> Result<u16, server::PrivateServerError> {
     let failed = |source| server::folder_error(folder, source);
     let port = server::free_port().map_err(failed)?;
-    let more = [("max_connections", "400"), ("shared_buffers", "256MB"), ("max_locks_per_transaction", "128")];
-    let more: Vec<_> = more.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let more = [
+        ("max_connections", "400"),
+        ("shared_buffers", "256MB"),
+        ("max_locks_per_transaction", "128"),
+    ];
+    let more: Vec<_> = more
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
     // Quoted for the shell that pg_ctl starts.
-    let settings: Vec<String> = server::settings(port, false, &more).iter().map(|setting| format!("-c '{setting}'")).collect();
+    let settings: Vec<String> = server::settings(port, false, &more)
+        .iter()
+        .map(|setting| format!("-c '{setting}'"))
+        .collect();
     let log = folder.join("data/server.log");
     let mut command = server::command_as(&binaries.join("pg_ctl"), account);
-    command.args(["start", "-w", "-t", "60", "-D"]).arg(folder.join("data")).arg("-l").arg(&log).args(["-o", &settings.join(" ")]);
-    server::run(command.current_dir("/"), "pg_ctl").map_err(|_| server::PrivateServerError::NotStarted { log: server::log_tail(&log) })?;
+    command
+        .args(["start", "-w", "-t", "60", "-D"])
+        .arg(folder.join("data"))
+        .arg("-l")
+        .arg(&log)
+        .args(["-o", &settings.join(" ")]);
+    server::run(command.current_dir("/"), "pg_ctl").map_err(|_| {
+        server::PrivateServerError::NotStarted {
+            log: server::log_tail(&log),
+        }
+    })?;
     fs::write(folder.join("port"), port.to_string()).map_err(failed)?;
     stop_when_unused(binaries, folder, account, port);
     Ok(port)
@@ -171,24 +224,46 @@ done
 fn stop_when_unused(binaries: &Path, folder: &Path, account: Option<&server::Account>, port: u16) {
     use std::os::unix::process::CommandExt;
     let mut command: Command = server::command_as(Path::new("sh"), account);
-    command.arg("-c").arg(STOP_WHEN_UNUSED).arg("hookstream-test-postgres").arg(binaries).arg(folder.join("data")).arg(port.to_string());
-    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    command
+        .arg("-c")
+        .arg(STOP_WHEN_UNUSED)
+        .arg("hookstream-test-postgres")
+        .arg(binaries)
+        .arg(folder.join("data"))
+        .arg(port.to_string());
+    command
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0);
     // Without it the server merely runs on.
     let _ = command.spawn();
 }
 
 /// Drops what earlier runs left: databases older than an hour, and templates of other days.
 async fn sweep(port: u16) {
-    let Ok(mut admin) = connect(port, "postgres").await else { return };
-    let names: Vec<String> =
-        sqlx::query_scalar("SELECT datname::text FROM pg_database").fetch_all(&mut admin).await.unwrap_or_default();
+    let Ok(mut admin) = connect(port, "postgres").await else {
+        return;
+    };
+    let names: Vec<String> = sqlx::query_scalar("SELECT datname::text FROM pg_database")
+        .fetch_all(&mut admin)
+        .await
+        .unwrap_or_default();
     let oldest = unix_seconds().saturating_sub(STALE.as_secs());
     let today = template_name();
     for name in names {
-        let made: Option<u64> = name.strip_prefix("t_").and_then(|rest| rest.split('_').next()?.parse().ok());
-        let stale_template = name.starts_with("template_") && name[..name.len().min(17)] != today[..17];
+        let made: Option<u64> = name
+            .strip_prefix("t_")
+            .and_then(|rest| rest.split('_').next()?.parse().ok());
+        let stale_template =
+            name.starts_with("template_") && name[..name.len().min(17)] != today[..17];
         if made.is_some_and(|made| made < oldest) || stale_template {
-            let _ = run(&mut admin, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
+            let _ = run(
+                &mut admin,
+                format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
+            )
+            .await;
         }
     }
 }
@@ -197,28 +272,51 @@ async fn sweep(port: u16) {
 fn template_name() -> String {
     let mut hasher = DefaultHasher::new();
     (migrate::sources(), SHARDS).hash(&mut hasher);
-    let today = partitions::day_of(jiff::Timestamp::from_second(unix_seconds() as i64).expect("now is a Timestamp"));
-    format!("template_{:04}{:02}{:02}_{:016x}", today.year(), today.month(), today.day(), hasher.finish())
+    let today = partitions::day_of(
+        jiff::Timestamp::from_second(unix_seconds() as i64).expect("now is a Timestamp"),
+    );
+    format!(
+        "template_{:04}{:02}{:02}_{:016x}",
+        today.year(),
+        today.month(),
+        today.day(),
+        hasher.finish()
+    )
 }
 
 /// Called with the lock held.
 async fn ensure_template(port: u16) -> String {
     let name = template_name();
-    let mut admin = connect(port, "postgres").await.expect("the test server answered a moment ago");
-    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-        .bind(&name)
-        .fetch_one(&mut admin)
+    let mut admin = connect(port, "postgres")
         .await
-        .expect("the catalogue can be read");
+        .expect("the test server answered a moment ago");
+    let exists: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+            .bind(&name)
+            .fetch_one(&mut admin)
+            .await
+            .expect("the catalogue can be read");
     if !exists {
         // Under another name until it is whole.
         let draft = format!("t_{}_{}", unix_seconds(), server::random_name());
-        run(&mut admin, format!("CREATE DATABASE {draft}")).await.expect("a database can be made");
-        let store = Store::connect(Options::new(format!("postgres://hookstream@127.0.0.1:{port}/{draft}"))).await;
+        run(&mut admin, format!("CREATE DATABASE {draft}"))
+            .await
+            .expect("a database can be made");
+        let store = Store::connect(Options::new(format!(
+            "postgres://hookstream@127.0.0.1:{port}/{draft}"
+        )))
+        .await;
         let store = store.expect("the database was just made");
-        crate::migrate(&store.pool, SHARDS).await.unwrap_or_else(|error| panic!("the migrations do not apply: {error:?}"));
+        crate::migrate(&store.pool, SHARDS)
+            .await
+            .unwrap_or_else(|error| panic!("the migrations do not apply: {error:?}"));
         store.pool.close().await;
-        run(&mut admin, format!("ALTER DATABASE {draft} RENAME TO {name}")).await.expect("nobody else uses the draft");
+        run(
+            &mut admin,
+            format!("ALTER DATABASE {draft} RENAME TO {name}"),
+        )
+        .await
+        .expect("nobody else uses the draft");
     }
     let _ = admin.close().await;
     name
@@ -238,15 +336,30 @@ pub const HOT_STATEMENTS: [(&str, &str); 9] = [
 ];
 
 async fn connect(port: u16, database: &str) -> Result<PgConnection, sqlx::Error> {
-    let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port).username("hookstream").database(database);
-    options.ssl_mode(sqlx::postgres::PgSslMode::Disable).connect().await
+    let options = PgConnectOptions::new_without_pgpass()
+        .host("127.0.0.1")
+        .port(port)
+        .username("hookstream")
+        .database(database);
+    options
+        .ssl_mode(sqlx::postgres::PgSslMode::Disable)
+        .connect()
+        .await
 }
 
 async fn run(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(|_| ())
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .map(|_| ())
 }
 
-#[expect(clippy::disallowed_methods, reason = "names of test databases hold their age; no product code asks")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "names of test databases hold their age; no product code asks"
+)]
 fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs())
 }

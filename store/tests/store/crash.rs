@@ -29,12 +29,20 @@ async fn for_polls<F: Future>(future: F, polls: usize) -> Option<F::Output> {
 }
 
 /// Makes a call until it has answered, with crashes on the way.
-async fn insist<T, F: Future<Output = Result<T, Error>>>(random: &mut StdRng, pool: &Pool, mut call: impl FnMut() -> F) -> T {
+async fn insist<T, F: Future<Output = Result<T, Error>>>(
+    random: &mut StdRng,
+    pool: &Pool,
+    mut call: impl FnMut() -> F,
+) -> T {
     loop {
         if random.random_ratio(1, 12) {
             cut_connections(pool).await;
         }
-        let polls = if random.random_bool(0.5) { random.random_range(1..6) } else { usize::MAX };
+        let polls = if random.random_bool(0.5) {
+            random.random_range(1..6)
+        } else {
+            usize::MAX
+        };
         match for_polls(call(), polls).await {
             Some(Ok(answer)) => return answer,
             Some(Err(error)) => assert!(error.is_transient(), "{error:?}"),
@@ -54,9 +62,14 @@ async fn run(seed: u64) {
     let pool = &db.store.pool;
     let random = &mut StdRng::seed_from_u64(seed);
     let mut accepted = BTreeSet::new();
-    let mut held = Held { holder: "a".into(), epochs: [].into() };
+    let mut held = Held {
+        holder: "a".into(),
+        epochs: [].into(),
+    };
     for round in 0..12 {
-        let batch: Vec<_> = (0..random.random_range(1..8)).map(|n| recorded(event(b"x"), &[destination(n % 2)])).collect();
+        let batch: Vec<_> = (0..random.random_range(1..8))
+            .map(|n| recorded(event(b"x"), &[destination(n % 2)]))
+            .collect();
         insist(random, pool, || events::record(pool, &batch)).await;
         accepted.extend(batch.iter().map(|recorded| recorded.deliveries[0].id));
 
@@ -64,29 +77,58 @@ async fn run(seed: u64) {
             held = take_over(random, pool, &format!("owner-{round}")).await;
         }
         for n in 0..2 {
-            let page = insist(random, pool, || store::queue::head(pool, SHARD, destination(n), None, 10)).await;
+            let page = insist(random, pool, || {
+                store::queue::head(pool, SHARD, destination(n), None, 10)
+            })
+            .await;
             let outcomes: Vec<_> = page
                 .iter()
                 .map(|(pending, _)| {
                     let again = pending.attempts < 2 && random.random_bool(0.4);
-                    outcome(pending, if again { Finished::RetryAt(Timestamp::now()) } else { Finished::Delivered })
+                    outcome(
+                        pending,
+                        if again {
+                            Finished::RetryAt(Timestamp::now())
+                        } else {
+                            Finished::Delivered
+                        },
+                    )
                 })
                 .collect();
             // A call that was dropped on the way may still be carried out, and take the lease from under us: then we are
             // late, write nothing, and the next owner goes on.
-            while !outcomes.is_empty() && !insist(random, pool, || outcomes::write(pool, &outcomes, &held)).await.contains(SHARD) {
+            while !outcomes.is_empty()
+                && !insist(random, pool, || outcomes::write(pool, &outcomes, &held))
+                    .await
+                    .contains(SHARD)
+            {
                 held = take_over(random, pool, &format!("owner-{round}-again")).await;
             }
         }
     }
     for n in 0..2 {
-        let rest: Vec<_> = queued(pool, destination(n)).await.iter().map(|pending| outcome(pending, Finished::Delivered)).collect();
+        let rest: Vec<_> = queued(pool, destination(n))
+            .await
+            .iter()
+            .map(|pending| outcome(pending, Finished::Delivered))
+            .collect();
         held = take_over(random, pool, "last").await;
         outcomes::write(pool, &rest, &held).await.unwrap();
     }
-    let delivered: Vec<uuid::Uuid> = sqlx::query_scalar("SELECT id FROM deliveries ORDER BY id").fetch_all(pool.raw()).await.unwrap();
-    assert_eq!(delivered, accepted.into_iter().collect::<Vec<_>>(), "seed {seed}");
-    assert_eq!(number(pool, "SELECT count(*) FROM queue").await, 0, "seed {seed}");
+    let delivered: Vec<uuid::Uuid> = sqlx::query_scalar("SELECT id FROM deliveries ORDER BY id")
+        .fetch_all(pool.raw())
+        .await
+        .unwrap();
+    assert_eq!(
+        delivered,
+        accepted.into_iter().collect::<Vec<_>>(),
+        "seed {seed}"
+    );
+    assert_eq!(
+        number(pool, "SELECT count(*) FROM queue").await,
+        0,
+        "seed {seed}"
+    );
     let uneven = "SELECT count(*) FROM deliveries d WHERE attempts <> (SELECT count(*) FROM attempts a WHERE a.delivery_id = d.id)";
     assert_eq!(number(pool, uneven).await, 0, "seed {seed}");
 }
@@ -95,15 +137,26 @@ async fn run(seed: u64) {
 async fn take_over(random: &mut StdRng, pool: &Pool, holder: &str) -> Held {
     loop {
         insist(random, pool, || expire_lease(pool)).await;
-        if let Some(lease) = insist(random, pool, || lease::acquire(pool, "shard/00003", holder, TTL)).await {
-            return Held { holder: holder.into(), epochs: [(SHARD, lease.epoch)].into() };
+        if let Some(lease) = insist(random, pool, || {
+            lease::acquire(pool, "shard/00003", holder, TTL)
+        })
+        .await
+        {
+            return Held {
+                holder: holder.into(),
+                epochs: [(SHARD, lease.epoch)].into(),
+            };
         }
     }
 }
 
 async fn expire_lease(pool: &Pool) -> Result<(), Error> {
     let sql = "UPDATE lease SET expires_at = now() - interval '1 ms' WHERE name = 'shard/00003'";
-    sqlx::query(sql).execute(pool.raw()).await.map(|_| ()).map_err(Error::from)
+    sqlx::query(sql)
+        .execute(pool.raw())
+        .await
+        .map(|_| ())
+        .map_err(Error::from)
 }
 
 #[tokio::test]

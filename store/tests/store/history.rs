@@ -10,7 +10,12 @@ fn today() -> Date {
 }
 
 fn id_of(day: Date) -> Uuid {
-    let ms = day.at(12, 0, 0, 0).to_zoned(TimeZone::UTC).unwrap().timestamp().as_millisecond();
+    let ms = day
+        .at(12, 0, 0, 0)
+        .to_zoned(TimeZone::UTC)
+        .unwrap()
+        .timestamp()
+        .as_millisecond();
     Uuid::from_u128(u128::from(ms.unsigned_abs()) << 80 | 0x7 << 76 | rand::random::<u64>() as u128)
 }
 
@@ -20,7 +25,10 @@ async fn an_event_comes_back_byte_for_byte() {
     let pool = &db.store.pool;
     let all: Vec<u8> = (0..=255).collect();
     let bodies: [&[u8]; 4] = [b"", b"x", &all, &vec![0; 3 << 20]];
-    let batch: Vec<_> = bodies.iter().map(|body| recorded(event(body), &[destination(1)])).collect();
+    let batch: Vec<_> = bodies
+        .iter()
+        .map(|body| recorded(event(body), &[destination(1)]))
+        .collect();
     events::record(pool, &batch).await.unwrap();
     let ids: Vec<Uuid> = batch.iter().map(|recorded| recorded.event.id).collect();
     let mut found = events::get_many(pool, &ids).await.unwrap();
@@ -31,7 +39,12 @@ async fn an_event_comes_back_byte_for_byte() {
         expected.received_at = store::time::stored(expected.received_at);
         assert!(**found == expected, "{found:?}");
     }
-    assert!(events::get_many(pool, &[Uuid::nil()]).await.unwrap().is_empty());
+    assert!(
+        events::get_many(pool, &[Uuid::nil()])
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -40,8 +53,14 @@ async fn an_event_that_matched_nothing_is_recorded_too() {
     let batch = [recorded(event(b"x"), &[])];
     events::record(&db.store.pool, &batch).await.unwrap();
     events::record(&db.store.pool, &[]).await.unwrap();
-    assert_eq!(number(&db.store.pool, "SELECT count(*) FROM events").await, 1);
-    assert_eq!(number(&db.store.pool, "SELECT count(*) FROM queue").await, 0);
+    assert_eq!(
+        number(&db.store.pool, "SELECT count(*) FROM events").await,
+        1
+    );
+    assert_eq!(
+        number(&db.store.pool, "SELECT count(*) FROM queue").await,
+        0
+    );
 }
 
 #[tokio::test]
@@ -49,15 +68,29 @@ async fn recording_a_batch_again_adds_nothing_and_brings_back_no_finished_delive
     let db = Database::create().await;
     let pool = &db.store.pool;
     let first = recorded(event(b"1"), &[destination(1), destination(2)]);
-    events::record(pool, std::slice::from_ref(&first)).await.unwrap();
+    events::record(pool, std::slice::from_ref(&first))
+        .await
+        .unwrap();
     let (_, held) = own(pool, "a").await;
     let pending = queued(pool, destination(1)).await.remove(0);
-    store::outcomes::write(pool, &[outcome(&pending, store::outcomes::Finished::Delivered)], &held).await.unwrap();
+    store::outcomes::write(
+        pool,
+        &[outcome(&pending, store::outcomes::Finished::Delivered)],
+        &held,
+    )
+    .await
+    .unwrap();
 
     let second = recorded(event(b"2"), &[destination(1)]);
-    events::record(pool, &[first.clone(), second.clone()]).await.unwrap();
+    events::record(pool, &[first.clone(), second.clone()])
+        .await
+        .unwrap();
     assert_eq!(number(pool, "SELECT count(*) FROM events").await, 2);
-    let left: Vec<Uuid> = queued(pool, destination(1)).await.iter().map(|pending| pending.delivery_id).collect();
+    let left: Vec<Uuid> = queued(pool, destination(1))
+        .await
+        .iter()
+        .map(|pending| pending.delivery_id)
+        .collect();
     assert_eq!(left, [second.deliveries[0].id]);
     assert_eq!(queued(pool, destination(2)).await.len(), 1);
 }
@@ -68,10 +101,17 @@ async fn a_batch_is_recorded_whole_or_not_at_all() {
     let pool = &db.store.pool;
     let mut misplaced = event(b"2");
     misplaced.id = id_of(today().saturating_add(30.days()));
-    let batch = [recorded(event(b"1"), &[destination(1)]), recorded(misplaced, &[destination(1)])];
+    let batch = [
+        recorded(event(b"1"), &[destination(1)]),
+        recorded(misplaced, &[destination(1)]),
+    ];
     let error = events::record(pool, &batch).await.unwrap_err();
     assert!(matches!(error, Error::MissingPartition(_)), "{error:?}");
-    assert_eq!(number(pool, "SELECT count(*) FROM events").await + number(pool, "SELECT count(*) FROM queue").await, 0);
+    assert_eq!(
+        number(pool, "SELECT count(*) FROM events").await
+            + number(pool, "SELECT count(*) FROM queue").await,
+        0
+    );
 }
 
 #[tokio::test]
@@ -79,9 +119,15 @@ async fn a_missing_day_is_told_apart_and_making_it_helps() {
     let db = Database::create().await;
     let pool = &db.store.pool;
     let name = format!("DROP TABLE events_{}", today().strftime("%Y%m%d"));
-    sqlx::raw_sql(sqlx::AssertSqlSafe(name)).execute(pool.raw()).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(name))
+        .execute(pool.raw())
+        .await
+        .unwrap();
     let batch = [recorded(event(b"1"), &[destination(1)])];
-    assert!(matches!(events::record(pool, &batch).await, Err(Error::MissingPartition(_))));
+    assert!(matches!(
+        events::record(pool, &batch).await,
+        Err(Error::MissingPartition(_))
+    ));
     assert_eq!(partitions::ensure(pool, Timestamp::now()).await.unwrap(), 1);
     events::record(pool, &batch).await.unwrap();
 }
@@ -96,9 +142,23 @@ async fn days_are_made_from_yesterday_to_three_days_ahead_and_only_once() {
     assert_eq!(made, 4 * 3);
     assert_eq!(partitions::ensure(pool, later).await.unwrap(), 0);
     let lag = partitions::lag(pool, later, today()).await.unwrap();
-    assert_eq!(lag, partitions::Lag { overdue_days: 1, ahead_days: 3 });
-    let lag = partitions::lag(pool, later + 48.hours(), today().saturating_sub(5.days())).await.unwrap();
-    assert_eq!(lag, partitions::Lag { overdue_days: 0, ahead_days: 1 });
+    assert_eq!(
+        lag,
+        partitions::Lag {
+            overdue_days: 1,
+            ahead_days: 3
+        }
+    );
+    let lag = partitions::lag(pool, later + 48.hours(), today().saturating_sub(5.days()))
+        .await
+        .unwrap();
+    assert_eq!(
+        lag,
+        partitions::Lag {
+            overdue_days: 0,
+            ahead_days: 1
+        }
+    );
 }
 
 #[tokio::test]
@@ -126,15 +186,31 @@ async fn retention_drops_whole_days_and_what_the_queue_still_has_of_them() {
     let mut old = event(b"old");
     old.id = id_of(yesterday);
     let kept = recorded(event(b"new"), &[destination(1)]);
-    events::record(pool, &[recorded(old, &[destination(1)]), kept.clone()]).await.unwrap();
+    events::record(pool, &[recorded(old, &[destination(1)]), kept.clone()])
+        .await
+        .unwrap();
     assert_eq!(queued(pool, destination(1)).await.len(), 2);
 
-    assert_eq!(partitions::drop_before(pool, today()).await.unwrap(), [yesterday]);
+    assert_eq!(
+        partitions::drop_before(pool, today()).await.unwrap(),
+        [yesterday]
+    );
     assert_eq!(partitions::drop_before(pool, today()).await.unwrap(), []);
     let left = queued(pool, destination(1)).await;
-    assert_eq!(left.iter().map(|pending| pending.event_id).collect::<Vec<_>>(), [kept.event.id]);
+    assert_eq!(
+        left.iter()
+            .map(|pending| pending.event_id)
+            .collect::<Vec<_>>(),
+        [kept.event.id]
+    );
     assert_eq!(queue::depth(pool).await.unwrap().pending, 1);
-    assert_eq!(partitions::lag(pool, Timestamp::now(), today()).await.unwrap().overdue_days, 0);
+    assert_eq!(
+        partitions::lag(pool, Timestamp::now(), today())
+            .await
+            .unwrap()
+            .overdue_days,
+        0
+    );
 }
 
 #[tokio::test]
@@ -142,11 +218,17 @@ async fn retention_gives_up_rather_than_make_writers_wait_for_a_long_query() {
     let db = Database::create().await;
     let pool = &db.store.pool;
     let mut reader = pool.raw().begin().await.unwrap();
-    sqlx::query("SELECT count(*) FROM events").execute(&mut *reader).await.unwrap();
+    sqlx::query("SELECT count(*) FROM events")
+        .execute(&mut *reader)
+        .await
+        .unwrap();
     let error = partitions::drop_before(pool, today()).await.unwrap_err();
     assert!(error.is_transient(), "{error:?}");
     reader.rollback().await.unwrap();
-    assert_eq!(partitions::drop_before(pool, today()).await.unwrap().len(), 1);
+    assert_eq!(
+        partitions::drop_before(pool, today()).await.unwrap().len(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -155,6 +237,9 @@ async fn large_bodies_are_compressed_by_lz4_in_every_partition() {
     let batch = [recorded(event(&vec![b'a'; 100_000]), &[])];
     events::record(&db.store.pool, &batch).await.unwrap();
     let method: Option<String> =
-        sqlx::query_scalar("SELECT pg_column_compression(body) FROM events").fetch_one(db.store.pool.raw()).await.unwrap();
+        sqlx::query_scalar("SELECT pg_column_compression(body) FROM events")
+            .fetch_one(db.store.pool.raw())
+            .await
+            .unwrap();
     assert_eq!(method.as_deref(), Some("lz4"));
 }

@@ -59,8 +59,13 @@ async fn a_lost_connection_is_told_and_then_hints_come_again() {
             }
         };
         assert_eq!(hint, Hint::Lost);
-        listen::notify_queue(&db.store.pool, &[destination(1)]).await.unwrap();
-        assert_eq!(listener.next().await.unwrap(), Hint::Queue(vec![destination(1)]));
+        listen::notify_queue(&db.store.pool, &[destination(1)])
+            .await
+            .unwrap();
+        assert_eq!(
+            listener.next().await.unwrap(),
+            Hint::Queue(vec![destination(1)])
+        );
     }
 }
 

@@ -1,5 +1,10 @@
 //! The store against a real Postgres: each test has a database of its own.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests stand for the processes that read the clock"
+)]
+
 mod crash;
 mod history;
 mod leases;
@@ -13,3 +18,4 @@ mod queue;
 mod replicas;
 mod routes;
 mod support;
+mod tls;

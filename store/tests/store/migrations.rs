@@ -8,12 +8,20 @@ async fn an_empty_database_is_laid_out_and_a_second_start_finds_nothing_to_do() 
     let db = Database::empty().await;
     let pool = &db.store.pool;
     let first = store::migrate(pool, 16).await.unwrap();
-    assert_eq!((first.applied.as_slice(), first.shards, first.ignored_shards), (&[1][..], 16, None));
+    assert_eq!(
+        (first.applied.as_slice(), first.shards, first.ignored_shards),
+        (&[1][..], 16, None)
+    );
     assert_eq!(installation::load(pool).await.unwrap().shards, 16);
     assert_eq!(lease::list(pool, "shard/").await.unwrap().len(), 16);
     let second = store::migrate(pool, 16).await.unwrap();
-    assert_eq!((second.applied.as_slice(), second.ignored_shards), (&[][..], None));
-    events::record(pool, &[recorded(event(b"x"), &[destination(1)])]).await.unwrap();
+    assert_eq!(
+        (second.applied.as_slice(), second.ignored_shards),
+        (&[][..], None)
+    );
+    events::record(pool, &[recorded(event(b"x"), &[destination(1)])])
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -22,7 +30,10 @@ async fn the_number_of_shards_is_set_once() {
     store::migrate(&db.store.pool, 4).await.unwrap();
     let again = store::migrate(&db.store.pool, 32).await.unwrap();
     assert_eq!((again.shards, again.ignored_shards), (4, Some(32)));
-    assert_eq!(lease::list(&db.store.pool, "shard/").await.unwrap().len(), 4);
+    assert_eq!(
+        lease::list(&db.store.pool, "shard/").await.unwrap().len(),
+        4
+    );
 }
 
 #[tokio::test]
@@ -55,10 +66,17 @@ async fn processes_that_start_at_once_do_not_disturb_each_other() {
 #[tokio::test]
 async fn a_database_of_a_newer_version_is_refused_with_what_to_do() {
     let db = Database::create().await;
-    execute(&db.store.pool, "INSERT INTO schema_migration (version, name) VALUES (99, 'of the future')").await;
+    execute(
+        &db.store.pool,
+        "INSERT INTO schema_migration (version, name) VALUES (99, 'of the future')",
+    )
+    .await;
     let error = store::migrate(&db.store.pool, 8).await.unwrap_err();
     assert!(matches!(error, Error::Newer { found: 99, .. }), "{error:?}");
-    assert!(error.to_string().contains("run the newer version"), "{error}");
+    assert!(
+        error.to_string().contains("run the newer version"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -66,21 +84,30 @@ async fn a_database_that_was_never_migrated_is_told_apart() {
     let db = Database::empty().await;
     let error = installation::load(&db.store.pool).await.unwrap_err();
     assert!(matches!(error, Error::Schema(_)), "{error:?}");
-    let error = events::record(&db.store.pool, &[recorded(event(b"x"), &[])]).await.unwrap_err();
+    let error = events::record(&db.store.pool, &[recorded(event(b"x"), &[])])
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Schema(_)), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_column_that_an_older_database_lacks_is_an_error_of_the_schema_and_a_further_one_is_none() {
+async fn a_column_that_an_older_database_lacks_is_an_error_of_the_schema_and_a_further_one_is_none()
+{
     let db = Database::create().await;
     let pool = &db.store.pool;
     execute(pool, "ALTER TABLE queue ADD COLUMN of_the_future text; ALTER TABLE routes ADD COLUMN of_the_future text").await;
-    events::record(pool, &[recorded(event(b"x"), &[destination(1)])]).await.unwrap();
+    events::record(pool, &[recorded(event(b"x"), &[destination(1)])])
+        .await
+        .unwrap();
     assert_eq!(queued(pool, destination(1)).await.len(), 1);
-    routes::load_all(pool, &store::Keyring::generate()).await.unwrap();
+    routes::load_all(pool, &store::Keyring::generate())
+        .await
+        .unwrap();
     execute(pool, "ALTER TABLE queue DROP COLUMN recorded_at").await;
     let fresh = Store::connect(db.options()).await.unwrap();
-    let error = events::record(&fresh.pool, &[recorded(event(b"x"), &[destination(1)])]).await.unwrap_err();
+    let error = events::record(&fresh.pool, &[recorded(event(b"x"), &[destination(1)])])
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Schema(_)), "{error:?}");
     assert_eq!(number(pool, "SELECT count(*) FROM events").await, 1);
 }
@@ -94,15 +121,25 @@ async fn migrating_needs_no_superuser() {
          GRANT CREATE ON SCHEMA public TO plain",
     )
     .await;
-    let store = Store::connect(Options::new(db.url().replace("hookstream@", "plain@"))).await.unwrap();
+    let store = Store::connect(Options::new(db.url().replace("hookstream@", "plain@")))
+        .await
+        .unwrap();
     store::migrate(&store.pool, 8).await.unwrap();
-    events::record(&store.pool, &[recorded(event(b"x"), &[destination(1)])]).await.unwrap();
+    events::record(&store.pool, &[recorded(event(b"x"), &[destination(1)])])
+        .await
+        .unwrap();
     store.pool.close().await;
 }
 
 #[tokio::test]
 async fn an_unusable_url_is_refused_without_repeating_its_password() {
-    for url in ["", "mysql://u:topsecret@h/d", "postgres://u:topsecret@h:99999/d", "postgres://u:topsecret@h/d?pooler=magic", "postgres://u:topsecret@h/d?sslmode=maybe"] {
+    for url in [
+        "",
+        "mysql://u:topsecret@h/d",
+        "postgres://u:topsecret@h:99999/d",
+        "postgres://u:topsecret@h/d?pooler=magic",
+        "postgres://u:topsecret@h/d?sslmode=maybe",
+    ] {
         let error = Store::connect_lazy(Options::new(url)).unwrap_err();
         assert!(matches!(error, Error::Url(_)), "{url}: {error:?}");
         assert!(!format!("{error:?} {error}").contains("topsecret"), "{url}");
@@ -111,7 +148,10 @@ async fn an_unusable_url_is_refused_without_repeating_its_password() {
 
 #[tokio::test]
 async fn a_server_that_is_away_is_unavailable() {
-    let options = Options { acquire_timeout: std::time::Duration::from_millis(300), ..Options::new("postgres://u@127.0.0.1:1/d") };
+    let options = Options {
+        acquire_timeout: std::time::Duration::from_millis(300),
+        ..Options::new("postgres://u@127.0.0.1:1/d")
+    };
     let error = Store::connect(options).await.unwrap_err();
     assert!(error.is_transient(), "{error:?}");
 }

@@ -10,12 +10,26 @@ use store::testing::{Database, HOT_STATEMENTS};
 async fn plan(connection: &mut sqlx::PgConnection, sql: &str) -> String {
     let parameters = (1..).take_while(|n| sql.contains(&format!("${n}"))).count();
     let nulls = vec!["NULL"; parameters].join(", ");
-    let execute = if parameters == 0 { "hot".to_owned() } else { format!("hot({nulls})") };
+    let execute = if parameters == 0 {
+        "hot".to_owned()
+    } else {
+        format!("hot({nulls})")
+    };
     let prepare = format!("SET plan_cache_mode = force_generic_plan; PREPARE hot AS {sql}");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut *connection).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(prepare))
+        .execute(&mut *connection)
+        .await
+        .unwrap();
     let explain = format!("EXPLAIN (COSTS OFF) EXECUTE {execute}");
-    let lines: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).persistent(false).fetch_all(&mut *connection).await.unwrap();
-    sqlx::raw_sql("DEALLOCATE hot").execute(connection).await.unwrap();
+    let lines: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(explain))
+        .persistent(false)
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap();
+    sqlx::raw_sql("DEALLOCATE hot")
+        .execute(connection)
+        .await
+        .unwrap();
     lines.join("\n")
 }
 
@@ -24,7 +38,10 @@ async fn check_all(db: &Database, state: &str) {
         let mut connection = db.store.pool.raw().acquire().await.unwrap();
         let plan = plan(&mut connection, sql).await;
         assert!(!plan.contains("Seq Scan"), "{name}, {state}:\n{plan}");
-        assert!(!plan.contains("Hash Join") && !plan.contains("Merge Join"), "{name}, {state}:\n{plan}");
+        assert!(
+            !plan.contains("Hash Join") && !plan.contains("Merge Join"),
+            "{name}, {state}:\n{plan}"
+        );
         // A scan of an index without a condition reads all of it; leases are few, and counting is meant to read.
         let lines: Vec<&str> = plan.lines().collect();
         for pair in lines.windows(2) {
@@ -34,9 +51,17 @@ async fn check_all(db: &Database, state: &str) {
         }
         if name == "write" {
             let full_key = "Index Cond: ((shard = k.shard) AND (destination_id = k.destination_id) AND (due_at = k.due_at) AND (delivery_id = k.delivery_id))";
-            let keyed = plan.replace("k_1.", "k.").replace("k_2.", "k.").matches(full_key).count();
+            let keyed = plan
+                .replace("k_1.", "k.")
+                .replace("k_2.", "k.")
+                .matches(full_key)
+                .count();
             assert_eq!(keyed, 2, "{name}, {state}:\n{plan}");
-            assert_eq!(plan.matches("Tid Scan on queue").count(), 2, "{name}, {state}:\n{plan}");
+            assert_eq!(
+                plan.matches("Tid Scan on queue").count(),
+                2,
+                "{name}, {state}:\n{plan}"
+            );
         }
         if name == "head" || name == "next_due" {
             let key = "Index Cond: ((shard = $1) AND (destination_id = $2) AND (ROW(due_at, delivery_id) > ROW($3, $4)))";
@@ -84,12 +109,25 @@ async fn a_page_of_the_queue_touches_one_days_partition() {
     let pool = &db.store.pool;
     execute(pool, FILL).await;
     let mut connection = pool.raw().acquire().await.unwrap();
-    let (_, head) = HOT_STATEMENTS.iter().find(|(name, _)| *name == "head").unwrap();
+    let (_, head) = HOT_STATEMENTS
+        .iter()
+        .find(|(name, _)| *name == "head")
+        .unwrap();
     let prepare = format!("SET plan_cache_mode = force_generic_plan; PREPARE hot AS {head}");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut *connection).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(prepare))
+        .execute(&mut *connection)
+        .await
+        .unwrap();
     let explain = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE hot(1, '00000000-0000-0000-0000-000000000001', 'epoch', '00000000-0000-0000-0000-000000000000', 500, 4194304)";
-    let lines: Vec<String> = sqlx::query_scalar(explain).persistent(false).fetch_all(&mut *connection).await.unwrap();
-    let used: Vec<&String> = lines.iter().filter(|line| line.contains("on events_") && !line.contains("never executed")).collect();
+    let lines: Vec<String> = sqlx::query_scalar(explain)
+        .persistent(false)
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap();
+    let used: Vec<&String> = lines
+        .iter()
+        .filter(|line| line.contains("on events_") && !line.contains("never executed"))
+        .collect();
     // Once for the sizes, once for the rows.
     assert_eq!(used.len(), 2, "{}", lines.join("\n"));
 }

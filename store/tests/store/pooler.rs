@@ -29,7 +29,10 @@ async fn pool_of(database: &Database) -> Connections {
     for _ in 0..3 {
         let mut server = TcpStream::connect(address).await.unwrap();
         let parameters = format!("user\0hookstream\0database\0{name}\0\0");
-        let mut startup = u32::try_from(parameters.len() + 8).unwrap().to_be_bytes().to_vec();
+        let mut startup = u32::try_from(parameters.len() + 8)
+            .unwrap()
+            .to_be_bytes()
+            .to_vec();
         startup.extend(196_608_u32.to_be_bytes());
         startup.extend(parameters.as_bytes());
         server.write_all(&startup).await.unwrap();
@@ -59,11 +62,17 @@ async fn serve(mut client: TcpStream, connections: Connections) -> Option<()> {
             client.write_all(b"N").await.ok()?;
         } else {
             // Options at start belong to a session, and a pooler has none to give: PgBouncer refuses them.
-            assert!(!rest.windows(7).any(|window| window == b"options"), "start-up options do not pass a pooler");
+            assert!(
+                !rest.windows(7).any(|window| window == b"options"),
+                "start-up options do not pass a pooler"
+            );
             break;
         }
     }
-    client.write_all(b"R\0\0\0\x08\0\0\0\0S\0\0\0\x18server_version\x0015.0\0Z\0\0\0\x05I").await.ok()?;
+    client
+        .write_all(b"R\0\0\0\x08\0\0\0\0S\0\0\0\x18server_version\x0015.0\0Z\0\0\0\x05I")
+        .await
+        .ok()?;
     loop {
         let (kind, first) = message(&mut client).await?;
         if kind == b'X' {
@@ -71,7 +80,10 @@ async fn serve(mut client: TcpStream, connections: Connections) -> Option<()> {
         }
         // The one that was used longest ago.
         let mut server = loop {
-            if let Some(server) = { let mut free = connections.lock().await; (!free.is_empty()).then(|| free.remove(0)) } {
+            if let Some(server) = {
+                let mut free = connections.lock().await;
+                (!free.is_empty()).then(|| free.remove(0))
+            } {
                 break server;
             }
             tokio::task::yield_now().await;
@@ -120,26 +132,54 @@ async fn everything_works_through_a_transaction_pooler_and_hints_by_the_direct_u
     let port = pooler(&db).await;
     let name = db.url().rsplit_once('/').unwrap().1;
     let url = format!("postgres://hookstream@127.0.0.1:{port}/{name}?pooler=transaction");
-    let options = Options { listen_url: Some(db.url().to_owned()), ..Options::new(url) };
+    let options = Options {
+        listen_url: Some(db.url().to_owned()),
+        ..Options::new(url)
+    };
     let store = Store::connect(options).await.unwrap();
     let pool = &store.pool;
     store::migrate(pool, 8).await.unwrap();
     let mut listener = Listener::connect(&store).await.unwrap();
     for round in 0..8 {
-        let batch = [recorded(event(b"1"), &[destination(1)]), recorded(event(b"2"), &[destination(2)])];
+        let batch = [
+            recorded(event(b"1"), &[destination(1)]),
+            recorded(event(b"2"), &[destination(2)]),
+        ];
         events::record(pool, &batch).await.unwrap();
         let (lease, held) = own(pool, &format!("a{round}")).await;
         assert_eq!(queue::destinations(pool, SHARD).await.unwrap().len(), 2);
         let pending = queued(pool, destination(1)).await;
-        let all: Vec<_> = pending.iter().map(|pending| outcome(pending, Finished::Delivered)).collect();
-        assert!(outcomes::write(pool, &all, &held).await.unwrap().contains(SHARD));
-        assert_eq!(lease::renew_many(pool, std::slice::from_ref(&lease), TTL).await.unwrap().len(), 1);
+        let all: Vec<_> = pending
+            .iter()
+            .map(|pending| outcome(pending, Finished::Delivered))
+            .collect();
+        assert!(
+            outcomes::write(pool, &all, &held)
+                .await
+                .unwrap()
+                .contains(SHARD)
+        );
+        assert_eq!(
+            lease::renew_many(pool, std::slice::from_ref(&lease), TTL)
+                .await
+                .unwrap()
+                .len(),
+            1
+        );
         lease::release_many(pool, &[lease]).await.unwrap();
         listen::notify_queue(pool, &[destination(1)]).await.unwrap();
-        assert_eq!(listener.next().await.unwrap(), Hint::Queue(vec![destination(1)]));
-        let head = store::routes::load_all(pool, &store::Keyring::generate()).await.unwrap().head;
+        assert_eq!(
+            listener.next().await.unwrap(),
+            Hint::Queue(vec![destination(1)])
+        );
+        let head = store::routes::load_all(pool, &store::Keyring::generate())
+            .await
+            .unwrap()
+            .head;
         assert_eq!(head.revision, 0);
-        partitions::ensure(pool, jiff::Timestamp::now()).await.unwrap();
+        partitions::ensure(pool, jiff::Timestamp::now())
+            .await
+            .unwrap();
         assert_eq!(queue::depth(pool).await.unwrap().pending, round + 1);
     }
 }

@@ -24,20 +24,37 @@ async fn pages_follow_each_other_in_the_order_of_due_times_without_gap_or_overla
         })
         .collect();
     events::record(pool, &batch).await.unwrap();
-    let mut expected: Vec<(Timestamp, Uuid)> =
-        batch.iter().map(|recorded| (store::time::stored(recorded.event.received_at), recorded.deliveries[0].id)).collect();
+    let mut expected: Vec<(Timestamp, Uuid)> = batch
+        .iter()
+        .map(|recorded| {
+            (
+                store::time::stored(recorded.event.received_at),
+                recorded.deliveries[0].id,
+            )
+        })
+        .collect();
     expected.sort();
 
     let mut seen = Vec::new();
     loop {
         let after = seen.last().copied();
-        assert_eq!(queue::next_due(pool, SHARD, destination(1), after).await.unwrap(), expected.get(seen.len()).copied());
-        let page = queue::head(pool, SHARD, destination(1), after, 7).await.unwrap();
+        assert_eq!(
+            queue::next_due(pool, SHARD, destination(1), after)
+                .await
+                .unwrap(),
+            expected.get(seen.len()).copied()
+        );
+        let page = queue::head(pool, SHARD, destination(1), after, 7)
+            .await
+            .unwrap();
         if page.is_empty() {
             break;
         }
         for (pending, event) in page {
-            assert_eq!((pending.event_id, pending.attempts, &pending.namespace), (event.id, 0, &event.namespace));
+            assert_eq!(
+                (pending.event_id, pending.attempts, &pending.namespace),
+                (event.id, 0, &event.namespace)
+            );
             assert_eq!(pending.recorded_at, event.received_at);
             seen.push((pending.due_at, pending.delivery_id));
         }
@@ -49,10 +66,14 @@ async fn pages_follow_each_other_in_the_order_of_due_times_without_gap_or_overla
 async fn a_page_is_bounded_in_bytes_but_never_empty_before_the_end() {
     let db = Database::create().await;
     let pool = &db.store.pool;
-    let batch: Vec<_> = (0..6).map(|_| recorded(event(&[7; 1000]), &[destination(1)])).collect();
+    let batch: Vec<_> = (0..6)
+        .map(|_| recorded(event(&[7; 1000]), &[destination(1)]))
+        .collect();
     events::record(pool, &batch).await.unwrap();
     for (bytes, expected) in [(0, 0), (1, 1), (1_000, 1), (2_500, 3), (1 << 20, 6)] {
-        let page = queue::head_within(pool, SHARD, destination(1), None, 100, bytes).await.unwrap();
+        let page = queue::head_within(pool, SHARD, destination(1), None, 100, bytes)
+            .await
+            .unwrap();
         assert_eq!(page.len(), expected, "{bytes}");
     }
 }
@@ -64,22 +85,48 @@ async fn the_destinations_of_a_shard_are_those_with_something_queued() {
     assert!(queue::destinations(pool, SHARD).await.unwrap().is_empty());
     let mut other = recorded(event(b"x"), &[destination(9)]);
     other.deliveries[0].shard = SHARD + 1;
-    let batch: Vec<_> = (0..20).map(|n| recorded(event(b"x"), &[destination(n % 3)])).chain([other]).collect();
+    let batch: Vec<_> = (0..20)
+        .map(|n| recorded(event(b"x"), &[destination(n % 3)]))
+        .chain([other])
+        .collect();
     events::record(pool, &batch).await.unwrap();
-    assert_eq!(queue::destinations(pool, SHARD).await.unwrap(), [destination(0), destination(1), destination(2)]);
-    assert_eq!(queue::destinations(pool, SHARD + 1).await.unwrap(), [destination(9)]);
+    assert_eq!(
+        queue::destinations(pool, SHARD).await.unwrap(),
+        [destination(0), destination(1), destination(2)]
+    );
+    assert_eq!(
+        queue::destinations(pool, SHARD + 1).await.unwrap(),
+        [destination(9)]
+    );
 }
 
 #[tokio::test]
 async fn depth_counts_a_short_queue_by_state() {
     let db = Database::create().await;
     let pool = &db.store.pool;
-    assert_eq!(queue::depth(pool).await.unwrap(), queue::Depth { exact: true, ..queue::Depth::default() });
-    let batch: Vec<_> = (0..3).map(|_| recorded(event(b"x"), &[destination(1)])).collect();
+    assert_eq!(
+        queue::depth(pool).await.unwrap(),
+        queue::Depth {
+            exact: true,
+            ..queue::Depth::default()
+        }
+    );
+    let batch: Vec<_> = (0..3)
+        .map(|_| recorded(event(b"x"), &[destination(1)]))
+        .collect();
     events::record(pool, &batch).await.unwrap();
     let (_, held) = own(pool, "a").await;
     let first = queued(pool, destination(1)).await.remove(0);
-    outcomes::write(pool, &[outcome(&first, Finished::RetryAt(Timestamp::now() + 1.hour()))], &held).await.unwrap();
+    outcomes::write(
+        pool,
+        &[outcome(
+            &first,
+            Finished::RetryAt(Timestamp::now() + 1.hour()),
+        )],
+        &held,
+    )
+    .await
+    .unwrap();
     let depth = queue::depth(pool).await.unwrap();
     assert_eq!((depth.pending, depth.retrying, depth.exact), (2, 1, true));
     assert_eq!(depth.oldest_retrying, Some(first.recorded_at));
@@ -98,7 +145,10 @@ async fn depth_estimates_a_long_queue_and_stays_cheap() {
     execute(pool, "ANALYZE queue").await;
     let depth = queue::depth(pool).await.unwrap();
     assert!(!depth.exact);
-    assert!((55_000..=65_000).contains(&(depth.pending + depth.retrying)), "{depth:?}");
+    assert!(
+        (55_000..=65_000).contains(&(depth.pending + depth.retrying)),
+        "{depth:?}"
+    );
     assert!(depth.pending > 2 * depth.retrying, "{depth:?}");
     assert!(depth.oldest_pending.is_some() && depth.oldest_retrying.is_some());
 }

@@ -33,12 +33,23 @@ async fn a_replica_is_live_while_it_is_heard_of_and_forgotten_later() {
     replicas::heartbeat(pool, &b).await.unwrap();
     b.applied_revision = 8;
     replicas::heartbeat(pool, &b).await.unwrap();
-    assert_eq!(replicas::live(pool, WITHIN).await.unwrap(), [a.clone(), b.clone()]);
+    assert_eq!(
+        replicas::live(pool, WITHIN).await.unwrap(),
+        [a.clone(), b.clone()]
+    );
 
-    execute(pool, "UPDATE replica SET heartbeat_at = now() - interval '21 s' WHERE id = 'a'").await;
+    execute(
+        pool,
+        "UPDATE replica SET heartbeat_at = now() - interval '21 s' WHERE id = 'a'",
+    )
+    .await;
     assert_eq!(replicas::live(pool, WITHIN).await.unwrap(), [b]);
     assert_eq!(number(pool, "SELECT count(*) FROM replica").await, 2);
-    execute(pool, "UPDATE replica SET heartbeat_at = now() - interval '201 s' WHERE id = 'a'").await;
+    execute(
+        pool,
+        "UPDATE replica SET heartbeat_at = now() - interval '201 s' WHERE id = 'a'",
+    )
+    .await;
     replicas::live(pool, WITHIN).await.unwrap();
     assert_eq!(number(pool, "SELECT count(*) FROM replica").await, 1);
 }

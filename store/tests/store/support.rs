@@ -48,7 +48,10 @@ pub(crate) fn recorded(event: Event, destinations: &[Uuid]) -> Recorded {
         destination_id: *destination_id,
         shard: SHARD,
     };
-    Recorded { event: Arc::new(event), deliveries: destinations.iter().map(delivery).collect() }
+    Recorded {
+        event: Arc::new(event),
+        deliveries: destinations.iter().map(delivery).collect(),
+    }
 }
 
 pub(crate) fn outcome(pending: &Pending, step: Finished) -> Outcome {
@@ -67,7 +70,13 @@ pub(crate) fn outcome(pending: &Pending, step: Finished) -> Outcome {
             outcome: "delivered",
             status: Some(200),
             error: None,
-            timings: Timings { dns_us: None, connect_us: Some(10), tls_us: None, first_byte_us: Some(20), total_us: Some(u32::MAX) },
+            timings: Timings {
+                dns_us: None,
+                connect_us: Some(10),
+                tls_us: None,
+                first_byte_us: Some(20),
+                total_us: Some(u32::MAX),
+            },
             response_headers: Some(Bytes::from_static(b"a: b\r\n")),
             response_body: None,
             replica: "gateway-0".into(),
@@ -78,14 +87,22 @@ pub(crate) fn outcome(pending: &Pending, step: Finished) -> Outcome {
 
 /// Takes the lease of [`SHARD`].
 pub(crate) async fn own(pool: &Pool, holder: &str) -> (Lease, Held) {
-    let lease = lease::acquire(pool, &lease::shard_name(SHARD), holder, TTL).await.unwrap().expect("the shard is free");
-    let held = Held { holder: holder.into(), epochs: [(SHARD, lease.epoch)].into() };
+    let lease = lease::acquire(pool, &lease::shard_name(SHARD), holder, TTL)
+        .await
+        .unwrap()
+        .expect("the shard is free");
+    let held = Held {
+        holder: holder.into(),
+        epochs: [(SHARD, lease.epoch)].into(),
+    };
     (lease, held)
 }
 
 /// All of a destination's queue.
 pub(crate) async fn queued(pool: &Pool, destination: Uuid) -> Vec<Pending> {
-    let rows = store::queue::head(pool, SHARD, destination, None, 10_000).await.unwrap();
+    let rows = store::queue::head(pool, SHARD, destination, None, 10_000)
+        .await
+        .unwrap();
     rows.into_iter().map(|(pending, _)| pending).collect()
 }
 
@@ -101,7 +118,11 @@ pub(crate) async fn execute(pool: &Pool, sql: &'static str) {
 
 /// Makes a lease run out now, as if its time had passed.
 pub(crate) async fn expire(pool: &Pool, name: &str) {
-    sqlx::query("UPDATE lease SET expires_at = now() - interval '1 ms' WHERE name = $1").bind(name).execute(pool.raw()).await.unwrap();
+    sqlx::query("UPDATE lease SET expires_at = now() - interval '1 ms' WHERE name = $1")
+        .bind(name)
+        .execute(pool.raw())
+        .await
+        .unwrap();
 }
 
 /// Comes back when another session waits for a lock in this database.
