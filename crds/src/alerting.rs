@@ -98,6 +98,7 @@ pub struct DeadLettersTrigger {
     pub window: Duration,
 }
 
+/// An issue was opened; there is nothing to set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IssueOpenedTrigger {}
@@ -135,6 +136,7 @@ pub struct NotificationChannelSpec {
     pub email: Option<EmailChannel>,
 }
 
+/// An endpoint of your own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WebhookChannel {
@@ -146,6 +148,7 @@ pub struct WebhookChannel {
     pub secret_ref: Option<SecretKeyRef>,
 }
 
+/// A chat room with an incoming webhook.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChatChannel {
@@ -153,6 +156,7 @@ pub struct ChatChannel {
     pub url_ref: SecretKeyRef,
 }
 
+/// Mail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EmailChannel {

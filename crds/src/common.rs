@@ -104,6 +104,7 @@ pub struct Transform {
     pub input: Option<TransformInput>,
 }
 
+/// What an expression sees: the whole event, or its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TransformInput {
     Envelope,
@@ -140,6 +141,7 @@ pub struct Retry {
     pub respect_retry_after: Option<bool>,
 }
 
+/// How the wait before a retry grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Backoff {
     Exponential,
@@ -224,6 +226,7 @@ pub struct AllowedNamespaces {
     pub selector: Option<LabelSelector>,
 }
 
+/// Which namespaces are admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum FromNamespaces {
     Same,
@@ -252,6 +255,7 @@ pub struct SchemaCheck {
     pub json_schema: Value,
 }
 
+/// What happens to a body that does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SchemaAction {
     Reject,

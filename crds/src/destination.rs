@@ -98,10 +98,12 @@ pub struct Signing {
     pub secret_refs: Vec<SecretKeyRef>,
 }
 
+/// Signing as standardwebhooks.com specifies; there is nothing to set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StandardWebhooksSigning {}
 
+/// A keyed hash of the body in a header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HmacSigning {
@@ -128,6 +130,7 @@ pub struct HmacSigning {
     pub timestamp_header: Option<String>,
 }
 
+/// The hash of a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum SigningAlgorithm {
@@ -135,6 +138,7 @@ pub enum SigningAlgorithm {
     Sha256,
 }
 
+/// HTTP Message Signatures, RFC 9421.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpSignatureSigning {
@@ -206,12 +210,14 @@ pub struct Ordering {
     pub on_head_blocked: Option<OnHeadBlocked>,
 }
 
+/// Whether an order is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OrderingMode {
     Strict,
     None,
 }
 
+/// What happens behind a delivery that fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnHeadBlocked {
     Wait,

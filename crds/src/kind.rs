@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+/// A kind of resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     Source,
@@ -16,6 +17,7 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them, in the order in which they are shown.
     pub const ALL: [Kind; 8] = [
         Kind::Source,
         Kind::Destination,
@@ -88,6 +90,7 @@ impl Kind {
         format!("{}{}", self.id_prefix(), uid.simple())
     }
 
+    /// The kind that `kind:` names.
     pub fn parse(text: &str) -> Option<Kind> {
         Kind::ALL.into_iter().find(|kind| kind.as_str() == text)
     }

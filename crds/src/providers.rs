@@ -34,6 +34,7 @@ pub struct HttpProvider {
     pub template: Option<String>,
 }
 
+/// A method that deliveries use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum HttpMethod {
@@ -45,6 +46,7 @@ pub enum HttpMethod {
 }
 
 impl HttpMethod {
+    /// As in a request line.
     pub const fn as_str(self) -> &'static str {
         match self {
             HttpMethod::Get => "GET",
@@ -77,6 +79,7 @@ pub struct HttpAuth {
     pub aws_sig_v4: Option<AwsSigV4Auth>,
 }
 
+/// HTTP basic authentication.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BasicAuth {
@@ -84,6 +87,7 @@ pub struct BasicAuth {
     pub secret_ref: LocalSecretRef,
 }
 
+/// A token in `Authorization`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BearerAuth {
@@ -91,6 +95,7 @@ pub struct BearerAuth {
     pub secret_ref: SecretKeyRef,
 }
 
+/// A key in a header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApiKeyAuth {
@@ -105,6 +110,7 @@ pub struct ApiKeyAuth {
     pub secret_ref: SecretKeyRef,
 }
 
+/// A token by OAuth 2 client credentials; it is kept until it expires.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OAuth2Auth {
@@ -123,6 +129,7 @@ pub struct OAuth2Auth {
     pub secret_ref: LocalSecretRef,
 }
 
+/// AWS Signature Version 4.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AwsSigV4Auth {
@@ -274,6 +281,7 @@ pub struct KafkaProvider {
     pub rest_proxy: Option<KafkaRestProxy>,
 }
 
+/// Kafka's own protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KafkaNative {
@@ -298,6 +306,7 @@ pub struct KafkaNative {
     pub tls: Option<HttpTls>,
 }
 
+/// How batches are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum KafkaCompression {
     None,
@@ -307,6 +316,7 @@ pub enum KafkaCompression {
     Zstd,
 }
 
+/// How we log in to Kafka.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KafkaSasl {
@@ -316,6 +326,7 @@ pub struct KafkaSasl {
     pub secret_ref: LocalSecretRef,
 }
 
+/// A SASL mechanism.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SaslMechanism {
     Plain,
@@ -323,6 +334,7 @@ pub enum SaslMechanism {
     ScramSha512,
 }
 
+/// Confluent's REST proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KafkaRestProxy {
@@ -357,6 +369,7 @@ pub struct RabbitmqProvider {
     pub management: Option<RabbitmqManagement>,
 }
 
+/// AMQP with publisher confirms.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RabbitmqAmqp {
@@ -373,6 +386,7 @@ pub struct RabbitmqAmqp {
     pub persistent: Option<bool>,
 }
 
+/// The management plugin's HTTP API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RabbitmqManagement {
@@ -402,6 +416,7 @@ pub struct WebsocketProvider {
     pub on_no_client: Option<OnNoClient>,
 }
 
+/// What happens while no client is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnNoClient {
     Drop,

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+/// A resource of any kind.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(
     clippy::large_enum_variant,
@@ -27,6 +28,7 @@ pub enum Resource {
 }
 
 impl Resource {
+    /// Which kind it is.
     pub fn kind(&self) -> Kind {
         match self {
             Resource::Source(_) => Kind::Source,
@@ -40,6 +42,7 @@ impl Resource {
         }
     }
 
+    /// Its name, namespace, UID and generation.
     pub fn metadata(&self) -> &ObjectMeta {
         match self {
             Resource::Source(object) => &object.metadata,
@@ -154,3 +157,6 @@ fn read<T: DeserializeOwned>(manifest: Value) -> Result<T, ParseError> {
         message: error.inner().to_string(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,6 +71,7 @@ pub struct SourceSpec {
     pub allowed_namespaces: Option<AllowedNamespaces>,
 }
 
+/// A method that senders use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Method {
@@ -84,6 +85,7 @@ pub enum Method {
 }
 
 impl Method {
+    /// As in a request line.
     pub const fn as_str(self) -> &'static str {
         match self {
             Method::Get => "GET",
@@ -169,6 +171,7 @@ pub struct HmacVerification {
     pub id_header: Option<String>,
 }
 
+/// The hash of an HMAC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum HmacAlgorithm {
@@ -177,6 +180,7 @@ pub enum HmacAlgorithm {
     Sha512,
 }
 
+/// How bytes are written in a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SignatureEncoding {
     Hex,
@@ -198,6 +202,7 @@ pub struct TimestampCheck {
     pub tolerance: Option<Duration>,
 }
 
+/// Verification as standardwebhooks.com specifies.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StandardWebhooksVerification {
@@ -229,6 +234,7 @@ pub struct PublicKeyVerification {
     pub timestamp: Option<TimestampCheck>,
 }
 
+/// HTTP basic authentication.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BasicAuthVerification {
@@ -318,6 +324,7 @@ pub struct Dedup {
     pub on_duplicate: Option<OnDuplicate>,
 }
 
+/// What makes two events the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DedupStrategy {
     PayloadHash,
@@ -325,6 +332,7 @@ pub enum DedupStrategy {
     BodyField,
 }
 
+/// What the sender of a copy gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnDuplicate {
     Accept,
