@@ -96,15 +96,16 @@ fn qualified(namespace: &str, name: &str) -> String {
 
 /// Three figures at most, in the unit that suits.
 pub(crate) fn duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
     let millis = duration.as_secs_f64() * 1e3;
-    match seconds {
-        0 if millis < 10.0 => format!("{millis:.1} ms"),
-        0 => format!("{millis:.0} ms"),
-        1..60 if duration.subsec_millis() >= 50 => format!("{:.1} s", duration.as_secs_f64()),
-        1..60 => format!("{seconds} s"),
-        60..3600 if seconds % 60 == 0 => format!("{} min", seconds / 60),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+    // Rounded first: a whisker less than a second is a second.
+    let seconds = (millis / 1e3).round() as u64;
+    match millis {
+        ..9.95 => format!("{millis:.1} ms"),
+        ..999.5 => format!("{millis:.0} ms"),
+        ..59_500.0 if (millis / 1e3 - seconds as f64).abs() >= 0.05 => format!("{:.1} s", millis / 1e3),
+        ..59_500.0 => format!("{seconds} s"),
+        _ if seconds < 3600 && seconds % 60 == 0 => format!("{} min", seconds / 60),
+        _ if seconds < 3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
     }
 }
@@ -217,8 +218,9 @@ mod tests {
 
     #[test]
     fn durations_are_short() {
-        for (millis, text) in [(0, "0.0 ms"), (12, "12 ms"), (1_000, "1 s"), (1_500, "1.5 s"), (90_000, "1 min 30 s"), (300_000, "5 min"), (7_260_000, "2 h 1 min")] {
+        for (millis, text) in [(0, "0.0 ms"), (12, "12 ms"), (999, "999 ms"), (1_000, "1 s"), (1_020, "1 s"), (1_500, "1.5 s"), (90_000, "1 min 30 s"), (300_000, "5 min"), (7_260_000, "2 h 1 min")] {
             assert_eq!(duration(Duration::from_millis(millis)), text);
         }
+        assert_eq!(duration(Duration::from_micros(999_700)), "1 s");
     }
 }
