@@ -103,7 +103,9 @@ impl Compiler {
     /// Adds or replaces an object (its UID, namespace, name, generation and creation time are in its metadata).
     /// One without a UID was never stored by anybody, and is left out.
     pub fn apply(&mut self, resource: crds::Resource) {
-        let Some(object) = Object::new(resource) else { return };
+        let Some(object) = Object::new(resource) else {
+            return;
+        };
         let uid = object.uid;
         self.gone.remove(&uid);
         self.dirty.insert(uid);
@@ -117,19 +119,24 @@ impl Compiler {
             self.disturb_claims(old_path.map(str::to_owned));
             self.disturb_claims(object.path().map(str::to_owned));
         }
-        let same_to_others = before.is_some_and(|before| before.name() == object.name() && before.admits_like(&object));
+        let same_to_others = before
+            .is_some_and(|before| before.name() == object.name() && before.admits_like(&object));
         if !same_to_others {
             self.dirty.extend(self.index.referring(&object.name()));
-            self.dirty.extend(self.row_ends.get(&uid).into_iter().flatten());
+            self.dirty
+                .extend(self.row_ends.get(&uid).into_iter().flatten());
         }
         self.objects.insert(uid, object);
     }
 
     pub fn remove(&mut self, uid: Uuid) {
-        let Some(object) = self.objects.remove(&uid) else { return };
+        // Also of one that was only held: its row was all that there was.
+        self.gone.insert(uid);
+        let Some(object) = self.objects.remove(&uid) else {
+            return;
+        };
         self.index.remove(&object);
         self.dirty.remove(&uid);
-        self.gone.insert(uid);
         self.dirty.extend(self.index.referring(&object.name()));
         self.disturb_claims(object.path().map(str::to_owned));
     }
@@ -159,7 +166,10 @@ impl Compiler {
         }
         self.dirty.extend(self.index.crossing(&name));
         // Last good rows may cross where their objects don't. Labels change seldom enough to look at all rows.
-        let here = self.rows.values().filter(|row| row.namespace == name && matches!(row.spec, Spec::Connection(_)));
+        let here = self
+            .rows
+            .values()
+            .filter(|row| row.namespace == name && matches!(row.spec, Spec::Connection(_)));
         self.dirty.extend(here.map(|row| row.uid));
         match labels {
             Some(labels) => self.namespaces.insert(name, labels),
@@ -198,7 +208,9 @@ impl Compiler {
     }
 
     fn compile_one(&mut self, uid: Uuid, pass: &mut Pass) {
-        let Some(object) = self.objects.get(&uid) else { return };
+        let Some(object) = self.objects.get(&uid) else {
+            return;
+        };
         let mut findings = Findings::default();
         let mut taken = Taken::new(&self.secrets, &object.namespace);
         let spec = self.spec(object, &mut taken, &mut findings);
@@ -215,28 +227,38 @@ impl Compiler {
                 self.take_path(&row, pass);
                 self.set_row(uid, Some(row), pass);
             }
-            None if self.rows.get(&uid).is_some_and(|row| !self.may_stay(row)) => self.set_row(uid, None, pass),
+            None if self.rows.get(&uid).is_some_and(|row| !self.may_stay(row)) => {
+                self.set_row(uid, None, pass)
+            }
             None => {}
         }
         pass.findings.insert(uid, findings.0);
     }
 
-    fn spec(&self, object: &Object, taken: &mut Taken<'_>, findings: &mut Findings) -> Option<Spec> {
+    fn spec(
+        &self,
+        object: &Object,
+        taken: &mut Taken<'_>,
+        findings: &mut Findings,
+    ) -> Option<Spec> {
         match &object.body {
             Body::Source(spec) => {
                 self.check_claim(object, findings);
                 Some(Spec::Source(source::compile(spec, taken, findings)))
             }
-            Body::Destination(spec) => destination::compile(spec, taken, findings).map(Spec::Destination),
+            Body::Destination(spec) => {
+                destination::compile(spec, taken, findings).map(Spec::Destination)
+            }
             Body::Connection(spec) => {
                 let source = self.resolve(object, object.source()?, "spec.source", findings);
-                let destination = self.resolve(object, object.destination()?, "spec.destination", findings);
+                let destination =
+                    self.resolve(object, object.destination()?, "spec.destination", findings);
                 let written = connection::compile(spec, findings);
                 Some(Spec::Connection(written.into_spec(source?, destination?)))
             }
             Body::Later => {
                 let message = format!(
-                    "a {} has no behaviour yet; a later version brings it. Until then nothing comes of this object",
+                    "the kind {} is not implemented yet; a later version brings it. Until then nothing comes of this object",
                     object.kind
                 );
                 findings.add(Reason::NotImplemented, "", message);
@@ -248,27 +270,43 @@ impl Compiler {
     /// Whether another, older source asks for the same path.
     fn check_claim(&self, object: &Object, findings: &mut Findings) {
         let Some(path) = object.path() else { return };
-        let owner = self.index.owner(path).filter(|owner| *owner != object.uid).and_then(|owner| self.objects.get(&owner));
+        let owner = self
+            .index
+            .owner(path)
+            .filter(|owner| *owner != object.uid)
+            .and_then(|owner| self.objects.get(&owner));
         let Some(owner) = owner else { return };
         // Names of another namespace are nobody's business here.
         let whose = match owner.namespace == object.namespace {
             true => format!("the source `{}`", owner.name),
             false => "another source".to_owned(),
         };
-        let message = format!("the path `{path}` belongs to {whose}, which is older; choose another path");
+        let message =
+            format!("the path `{path}` belongs to {whose}, which is older; choose another path");
         findings.add(Reason::Conflicted, "spec.path", message);
     }
 
     /// The UID of what a connection refers to, if it may and if that routes.
-    fn resolve(&self, from: &Object, name: ObjectName, path: &str, findings: &mut Findings) -> Option<Uuid> {
+    fn resolve(
+        &self,
+        from: &Object,
+        name: ObjectName,
+        path: &str,
+        findings: &mut Findings,
+    ) -> Option<Uuid> {
         let not_found = match name.kind {
             crds::Kind::Source => Reason::SourceNotFound,
             _ => Reason::DestinationNotFound,
         };
         let what = name.kind.as_str();
-        let target = self.index.named(&name).and_then(|uid| self.objects.get(&uid));
+        let target = self
+            .index
+            .named(&name)
+            .and_then(|uid| self.objects.get(&uid));
         // Whether it exists elsewhere is told only to those whom it admits.
-        if name.namespace != from.namespace && !target.is_some_and(|target| self.admits(target, &from.namespace)) {
+        if name.namespace != from.namespace
+            && !target.is_some_and(|target| self.admits(target, &from.namespace))
+        {
             let message = format!(
                 "namespace `{}` has no {what} `{}` that admits connections from `{}`; its owner can admit them with `allowedNamespaces`",
                 name.namespace, name.name, from.namespace
@@ -301,7 +339,9 @@ impl Compiler {
 
     /// Whether a last good row may go on routing. One end that is gone makes it idle, not forbidden.
     fn may_stay(&self, row: &Row) -> bool {
-        let Spec::Connection(spec) = &row.spec else { return true };
+        let Spec::Connection(spec) = &row.spec else {
+            return true;
+        };
         let ends = [spec.source, spec.destination];
         let ends = ends.iter().filter_map(|uid| self.objects.get(uid));
         ends.into_iter().all(|end| self.admits(end, &row.namespace))
@@ -310,7 +350,14 @@ impl Compiler {
     /// Makes way for a row that has a path: an older row of another source may still have it, though no claim to it.
     fn take_path(&mut self, row: &Row, pass: &mut Pass) {
         let Some(path) = own_path(row) else { return };
-        let Some(holder) = self.row_paths.get(path).copied().filter(|holder| *holder != row.uid) else { return };
+        let Some(holder) = self
+            .row_paths
+            .get(path)
+            .copied()
+            .filter(|holder| *holder != row.uid)
+        else {
+            return;
+        };
         let mut bare = self.rows.get(&holder).cloned();
         if let Some(Spec::Source(spec)) = bare.as_mut().map(|row| &mut row.spec) {
             spec.path = None;
@@ -387,7 +434,9 @@ impl Compiler {
         for (key, before) in pass.before {
             match (before, self.rows.get(&key.uid)) {
                 (Some(_), None) => delta.removed.push(key),
-                (before, Some(now)) if before.as_ref() != Some(now) => delta.changed.push(now.clone()),
+                (before, Some(now)) if before.as_ref() != Some(now) => {
+                    delta.changed.push(now.clone())
+                }
                 _ => {}
             }
         }
@@ -396,7 +445,13 @@ impl Compiler {
             .into_iter()
             .map(|(uid, findings)| {
                 let routed_generation = self.rows.get(&uid).map(|row| row.generation);
-                (uid, Verdict { findings, routed_generation })
+                (
+                    uid,
+                    Verdict {
+                        findings,
+                        routed_generation,
+                    },
+                )
             })
             .collect();
         delta

@@ -22,8 +22,23 @@ pub struct EventView<'a> {
 }
 
 impl<'a> EventView<'a> {
-    pub fn new(method: &'a Method, path: &'a str, query: &'a str, headers: &'a HeaderMap, body: &'a [u8], source_ip: IpAddr) -> Self {
-        EventView { method, path, query, headers, body, source_ip, json: OnceCell::new() }
+    pub fn new(
+        method: &'a Method,
+        path: &'a str,
+        query: &'a str,
+        headers: &'a HeaderMap,
+        body: &'a [u8],
+        source_ip: IpAddr,
+    ) -> Self {
+        EventView {
+            method,
+            path,
+            query,
+            headers,
+            body,
+            source_ip,
+            json: OnceCell::new(),
+        }
     }
 
     /// The body as JSON; `None` when it isn't (serde_json also stops at 128 levels of nesting).

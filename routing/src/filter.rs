@@ -186,13 +186,18 @@ impl Test {
                 None => Test::Exists(true),
                 Some(Value::Bool(wanted)) => Test::Exists(*wanted),
                 other => {
-                    let message = format!("`exists` needs true or false, not {}", compare::described(other));
+                    let message = format!(
+                        "`exists` needs true or false, not {}",
+                        compare::described(other)
+                    );
                     return Err(InvalidRule::new(Part::Value, message));
                 }
             },
             Op::In => match value {
                 Some(Value::Array(values)) if !values.is_empty() => {
-                    let each = values.iter().map(|value| Scalar::parse(path, op, Some(value)));
+                    let each = values
+                        .iter()
+                        .map(|value| Scalar::parse(path, op, Some(value)));
                     Test::In(each.collect::<Result<_, _>>()?)
                 }
                 other => {

@@ -50,7 +50,11 @@ impl Policy {
         let retry = retry.max(1);
         let place = usize::try_from(retry - 1).unwrap_or(usize::MAX);
         // The compiler writes at least one interval. A row without any waits the documented first one: never a hot loop.
-        let first = self.intervals_ms.first().copied().unwrap_or(DEFAULT_INTERVALS_MS[0]);
+        let first = self
+            .intervals_ms
+            .first()
+            .copied()
+            .unwrap_or(DEFAULT_INTERVALS_MS[0]);
         let delay_ms = match self.backoff {
             Backoff::Exponential => {
                 let last = self.intervals_ms.last().copied().unwrap_or(first);
@@ -63,9 +67,9 @@ impl Policy {
     }
 
     fn retries_status(&self, status: u16) -> bool {
-        self.retry_on
-            .iter()
-            .any(|on| matches!(on, Retryable::Status { from, to } if (*from..=*to).contains(&status)))
+        self.retry_on.iter().any(
+            |on| matches!(on, Retryable::Status { from, to } if (*from..=*to).contains(&status)),
+        )
     }
 }
 
@@ -85,7 +89,10 @@ pub enum Backoff {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Retryable {
     /// One status, or with `from..=to` a class of them (`5xx` is 500..=599).
-    Status { from: u16, to: u16 },
+    Status {
+        from: u16,
+        to: u16,
+    },
     Timeout,
     Unreachable,
 }
@@ -107,11 +114,17 @@ impl Retryable {
             b"Unreachable" => Some(Retryable::Unreachable),
             [class @ b'1'..=b'5', b'x' | b'X', b'x' | b'X'] => {
                 let from = u16::from(class - b'0') * 100;
-                Some(Retryable::Status { from, to: from + 99 })
+                Some(Retryable::Status {
+                    from,
+                    to: from + 99,
+                })
             }
             [b'1'..=b'5', tens, ones] if tens.is_ascii_digit() && ones.is_ascii_digit() => {
                 let status = text.parse().ok()?;
-                Some(Retryable::Status { from: status, to: status })
+                Some(Retryable::Status {
+                    from: status,
+                    to: status,
+                })
             }
             _ => None,
         }
@@ -122,7 +135,9 @@ impl Retryable {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// 2xx.
-    Delivered { status: u16 },
+    Delivered {
+        status: u16,
+    },
     /// Any other status. `retry_after` is the parsed header, see [`parse_retry_after`].
     Refused {
         status: u16,
@@ -165,6 +180,8 @@ pub enum GaveUp {
     Gone,
     TooOld,
     Blocked,
+    /// The destination is no longer in the routing table.
+    DestinationDeleted,
 }
 
 impl GaveUp {
@@ -175,6 +192,7 @@ impl GaveUp {
             GaveUp::Gone => "gone",
             GaveUp::TooOld => "too_old",
             GaveUp::Blocked => "blocked",
+            GaveUp::DestinationDeleted => "destination_deleted",
         }
     }
 }
@@ -196,9 +214,14 @@ pub fn next_step(
     let (retryable, asked, spent) = match outcome {
         Outcome::Delivered { .. } => return Step::Done,
         Outcome::Refused { status: 410, .. } => return Step::DeadLetter(GaveUp::Gone),
-        Outcome::Refused { status, retry_after } => {
-            (policy.retries_status(*status), *retry_after, GaveUp::RetriesSpent)
-        }
+        Outcome::Refused {
+            status,
+            retry_after,
+        } => (
+            policy.retries_status(*status),
+            *retry_after,
+            GaveUp::RetriesSpent,
+        ),
         Outcome::TimedOut => {
             let timeout = policy.retry_on.contains(&Retryable::Timeout);
             (timeout, None, GaveUp::RetriesSpent)
@@ -239,9 +262,14 @@ pub fn parse_retry_after(value: &[u8], now: Timestamp) -> Option<Duration> {
     let text = std::str::from_utf8(value).ok()?.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         // Beyond 64 bits is as good as the longest that counts.
-        return Some(text.parse().map_or(LONGEST_RETRY_AFTER, Duration::from_secs));
+        return Some(
+            text.parse()
+                .map_or(LONGEST_RETRY_AFTER, Duration::from_secs),
+        );
     }
-    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    let date = jiff::fmt::rfc2822::DateTimeParser::new()
+        .parse_timestamp(text)
+        .ok()?;
     Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
 }
 

@@ -67,7 +67,10 @@ impl Row {
     }
 
     pub fn key(&self) -> RowKey {
-        RowKey { kind: self.kind(), uid: self.uid }
+        RowKey {
+            kind: self.kind(),
+            uid: self.uid,
+        }
     }
 
     /// The payload column: JSON bytes, the same for equal specs.
@@ -77,7 +80,11 @@ impl Row {
             format: u16,
             spec: &'a Spec,
         }
-        serde_json::to_vec(&Wire { format: FORMAT, spec: &self.spec }).expect("a spec has string keys and no failing Serialize")
+        serde_json::to_vec(&Wire {
+            format: FORMAT,
+            spec: &self.spec,
+        })
+        .expect("a spec has string keys and no failing Serialize")
     }
 }
 
@@ -97,6 +104,7 @@ pub fn parse_payload(bytes: &[u8]) -> Result<Spec, UnreadablePayload> {
         format: u16,
     }
     #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
     struct Wire {
         #[expect(dead_code, reason = "judged by Head before the rest is read")]
         format: u16,
@@ -106,7 +114,9 @@ pub fn parse_payload(bytes: &[u8]) -> Result<Spec, UnreadablePayload> {
     if head.format > FORMAT {
         return Err(UnreadablePayload::Newer(head.format));
     }
-    serde_json::from_slice::<Wire>(bytes).map(|wire| wire.spec).map_err(UnreadablePayload::Malformed)
+    serde_json::from_slice::<Wire>(bytes)
+        .map(|wire| wire.spec)
+        .map_err(UnreadablePayload::Malformed)
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -170,10 +180,18 @@ pub struct HttpSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Auth {
-    Basic { username: SecretIndex, password: SecretIndex },
-    Bearer { token: SecretIndex },
+    Basic {
+        username: SecretIndex,
+        password: SecretIndex,
+    },
+    Bearer {
+        token: SecretIndex,
+    },
     /// A header whose value is the secret.
-    ApiKey { header: String, key: SecretIndex },
+    ApiKey {
+        header: String,
+        key: SecretIndex,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -186,4 +204,91 @@ pub struct ConnectionSpec {
     pub filter: Option<filter::Filter>,
     /// Overrides the destination's.
     pub retry: Option<retry::Policy>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source() -> Row {
+        Row {
+            uid: Uuid::from_u128(1),
+            namespace: "shop".to_owned(),
+            name: "src".to_owned(),
+            generation: 1,
+            spec: Spec::Source(SourceSpec {
+                path: None,
+                methods: vec![],
+                suspended: false,
+                verification: None,
+                max_body_bytes: 1,
+            }),
+            secrets: vec![Secret::new("hunter2")],
+        }
+    }
+
+    #[test]
+    fn a_payload_reads_back_and_holds_no_secret() {
+        let payload = source().payload();
+        assert_eq!(parse_payload(&payload).expect("ours"), source().spec);
+        assert_eq!(
+            String::from_utf8(payload).expect("JSON"),
+            r#"{"format":1,"spec":{"source":{"path":null,"methods":[],"suspended":false,"verification":null,"max_body_bytes":1}}}"#
+        );
+        assert!(!format!("{:?}", source()).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_payload_of_a_newer_operator_is_refused_as_such() {
+        let newer = br#"{"format": 2, "spec": {"source": {"surprise": true}}, "more": 1}"#;
+        assert!(matches!(
+            parse_payload(newer),
+            Err(UnreadablePayload::Newer(2))
+        ));
+    }
+
+    #[test]
+    fn a_field_that_is_not_known_is_never_ignored() {
+        let payload = String::from_utf8(source().payload()).expect("JSON");
+        for (from, to) in [
+            (r#""path":null"#, r#""path":null,"dedup":true"#),
+            (r#"{"format":1"#, r#"{"extra":0,"format":1"#),
+            (r#"{"source""#, r#"{"tunnel""#),
+            (
+                r#""verification":null"#,
+                r#""verification":{"scheme":{"stripe":{"tolerance_ms":1,"x":1}},"secrets":[]}"#,
+            ),
+            (
+                r#""verification":null"#,
+                r#""verification":{"scheme":{"ed25519":{}},"secrets":[]}"#,
+            ),
+        ] {
+            let changed = payload.replace(from, to);
+            assert_ne!(changed, payload, "{from}");
+            let refused = parse_payload(changed.as_bytes());
+            assert!(
+                matches!(refused, Err(UnreadablePayload::Malformed(_))),
+                "{changed}"
+            );
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_payload_are_refused() {
+        let deep = "[".repeat(10_000);
+        for bytes in [
+            &b""[..],
+            b"\xff\xfe",
+            b"null",
+            b"{}",
+            br#"{"format": -1}"#,
+            br#"{"format": 70000}"#,
+            deep.as_bytes(),
+        ] {
+            assert!(matches!(
+                parse_payload(bytes),
+                Err(UnreadablePayload::Malformed(_))
+            ));
+        }
+    }
 }

@@ -11,9 +11,12 @@ use uuid::Uuid;
 ///
 /// `shards` is at least 1: the database's settings row forbids less.
 pub fn of(destination: Uuid, shards: u16) -> u16 {
-    let hash = destination.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = destination
+        .as_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
     (mixed(hash) % u64::from(shards.max(1))) as u16
 }
 
@@ -32,7 +35,13 @@ mod tests {
     #[test]
     fn a_destination_keeps_its_shard_for_ever() {
         assert_eq!(of(Uuid::from_u128(0), 64), 10);
-        assert_eq!(of(Uuid::from_u128(0x0f8f_ad5b_d9cb_469f_a165_7086_7728_950e), 64), 0);
+        assert_eq!(
+            of(
+                Uuid::from_u128(0x0f8f_ad5b_d9cb_469f_a165_7086_7728_950e),
+                64
+            ),
+            0
+        );
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 /// A text that isn't a size; its `Display` says what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a size; write bytes, or a number with Ki, Mi, Gi, k, M or G, as `512Ki` or `10Mi`")]
+#[error(
+    "`{0}` is not a size; write bytes, or a number with Ki, Mi, Gi, k, M or G, as `512Ki` or `10Mi`"
+)]
 pub struct InvalidSize(pub String);
 
 /// Reads a quantity as a number of bytes; a fraction of a byte is refused.
@@ -38,7 +40,8 @@ pub fn parse(text: &str) -> Result<u64, InvalidSize> {
         "" => 0,
         digits => {
             let scale = 10_u128.pow(u32::try_from(digits.len()).expect("at most nine digits"));
-            let parts = u128::from(digits.parse::<u64>().map_err(|_| invalid())?) * u128::from(unit);
+            let parts =
+                u128::from(digits.parse::<u64>().map_err(|_| invalid())?) * u128::from(unit);
             if parts % scale != 0 {
                 return Err(invalid());
             }
@@ -70,8 +73,21 @@ mod tests {
     #[test]
     fn what_is_no_whole_number_of_bytes_is_refused() {
         for text in [
-            "", "Mi", "10mi", "10MB", "-1", "1.", ".5Mi", "1.2.3Mi", "1.5", "0.3Ki", "100m", "1e3",
-            "99999999999999999999", "18446744073709551615Ki", "10 Mi",
+            "",
+            "Mi",
+            "10mi",
+            "10MB",
+            "-1",
+            "1.",
+            ".5Mi",
+            "1.2.3Mi",
+            "1.5",
+            "0.3Ki",
+            "100m",
+            "1e3",
+            "99999999999999999999",
+            "18446744073709551615Ki",
+            "10 Mi",
         ] {
             assert_eq!(parse(text), Err(InvalidSize(text.to_owned())), "{text}");
         }

@@ -82,7 +82,11 @@ impl Table {
     /// The next revision: `changed` rows replaced or added, `removed` gone.
     ///
     /// The result depends on the rows that are left and on nothing else, so any way to them gives the same table.
-    pub fn with(&self, changed: impl IntoIterator<Item = Row>, removed: impl IntoIterator<Item = RowKey>) -> Table {
+    pub fn with(
+        &self,
+        changed: impl IntoIterator<Item = Row>,
+        removed: impl IntoIterator<Item = RowKey>,
+    ) -> Table {
         let mut next = self.clone();
         // Sources whose view of the world is another than before: they are made anew at the end, once each.
         let mut touched = HashSet::new();
@@ -105,7 +109,11 @@ impl Table {
         }
 
         let followers = next.connections.values();
-        touched.extend(followers.filter(|c| moved.contains(&c.destination)).map(|c| c.source));
+        touched.extend(
+            followers
+                .filter(|c| moved.contains(&c.destination))
+                .map(|c| c.source),
+        );
         next.longest_path = next.paths.keys().map(String::len).max().unwrap_or_default();
         next.rebuild_sources(&touched);
         next
@@ -113,7 +121,9 @@ impl Table {
 
     /// Forgets a row and what was made of it.
     fn take(&mut self, key: RowKey, touched: &mut HashSet<Uuid>) {
-        let Some(row) = self.rows.remove(&key) else { return };
+        let Some(row) = self.rows.remove(&key) else {
+            return;
+        };
         match &row.spec {
             Spec::Source(spec) => {
                 touched.insert(row.uid);
@@ -147,11 +157,13 @@ impl Table {
                 }
             }
             Spec::Destination(spec) => {
-                self.destinations.insert(uid, Arc::new(Destination::new(&row, spec)));
+                self.destinations
+                    .insert(uid, Arc::new(Destination::new(&row, spec)));
             }
             Spec::Connection(spec) => {
                 touched.insert(spec.source);
-                self.connections.insert(uid, Arc::new(Connection::new(&row, spec)));
+                self.connections
+                    .insert(uid, Arc::new(Connection::new(&row, spec)));
             }
         }
         self.rows.insert(row.key(), Arc::new(row));
@@ -161,16 +173,29 @@ impl Table {
     fn rebuild_sources(&mut self, touched: &HashSet<Uuid>) {
         let mut of_source: HashMap<Uuid, Vec<Arc<Connection>>> = HashMap::new();
         for connection in self.connections.values() {
-            if touched.contains(&connection.source) && self.destinations.contains_key(&connection.destination) {
-                of_source.entry(connection.source).or_default().push(connection.clone());
+            if touched.contains(&connection.source)
+                && self.destinations.contains_key(&connection.destination)
+            {
+                of_source
+                    .entry(connection.source)
+                    .or_default()
+                    .push(connection.clone());
             }
         }
         for &uid in touched {
-            let Some(row) = self.rows.get(&RowKey { kind: Kind::Source, uid }) else { continue };
-            let Spec::Source(spec) = &row.spec else { continue };
+            let Some(row) = self.rows.get(&RowKey {
+                kind: Kind::Source,
+                uid,
+            }) else {
+                continue;
+            };
+            let Spec::Source(spec) = &row.spec else {
+                continue;
+            };
             let mut connections = of_source.remove(&uid).unwrap_or_default();
             connections.sort_by_key(|connection| connection.uid);
-            self.sources.insert(uid, Arc::new(Source::new(row, spec, connections)));
+            self.sources
+                .insert(uid, Arc::new(Source::new(row, spec, connections)));
         }
     }
 
@@ -223,7 +248,10 @@ impl Table {
 
 impl Source {
     fn new(row: &Row, spec: &row::SourceSpec, connections: Vec<Arc<Connection>>) -> Source {
-        let methods = spec.methods.iter().map(|method| Method::from_bytes(method.as_bytes()));
+        let methods = spec
+            .methods
+            .iter()
+            .map(|method| Method::from_bytes(method.as_bytes()));
         Source {
             uid: row.uid,
             id: ids::format(Prefix::Source, row.uid),
@@ -232,9 +260,14 @@ impl Source {
             suspended: spec.suspended,
             // The compiler wrote none that isn't one. Should a row hold such a thing, no request has it either; POST in its
             // place keeps the list from becoming empty, which would let everything in.
-            methods: methods.map(|method| method.unwrap_or(Method::POST)).collect(),
+            methods: methods
+                .map(|method| method.unwrap_or(Method::POST))
+                .collect(),
             max_body_bytes: spec.max_body_bytes,
-            verifier: spec.verification.as_ref().map(|verification| Verifier::new(verification, &row.secrets)),
+            verifier: spec
+                .verification
+                .as_ref()
+                .map(|verification| Verifier::new(verification, &row.secrets)),
             connections,
         }
     }

@@ -45,13 +45,17 @@ pub struct Verification {
 
 /// How a sender signs. More schemes join here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Scheme {
     Hmac(HmacScheme),
     /// <https://www.standardwebhooks.com>: `webhook-id`, `webhook-timestamp`, `webhook-signature: v1,<base64> …`, secrets in base64.
-    StandardWebhooks { tolerance_ms: u64 },
+    StandardWebhooks {
+        tolerance_ms: u64,
+    },
     /// `Stripe-Signature: t=<unix seconds>,v1=<hex>,…` over `<t>.<body>`.
-    Stripe { tolerance_ms: u64 },
+    Stripe {
+        tolerance_ms: u64,
+    },
 }
 
 /// HMAC-SHA256 of a text made of the request, in a header.
@@ -121,9 +125,9 @@ impl Scheme {
     pub fn check_secret(&self, secret: &Secret) -> Result<(), &'static str> {
         match self {
             _ if secret.expose().is_empty() => Err("is empty; anybody could sign with it"),
-            Scheme::StandardWebhooks { .. } if standard_webhooks_key(secret).is_none() => {
-                Err("isn't a Standard Webhooks secret; it must be `whsec_` followed by base64, as the sender shows it")
-            }
+            Scheme::StandardWebhooks { .. } if standard_webhooks_key(secret).is_none() => Err(
+                "isn't a Standard Webhooks secret; it must be `whsec_` followed by base64, as the sender shows it",
+            ),
             _ => Ok(()),
         }
     }
@@ -134,9 +138,9 @@ pub fn parse_content(template: &str) -> Result<Vec<Piece>, String> {
     let mut pieces = Vec::new();
     let mut rest = template;
     while let Some((literal, after)) = rest.split_once('{') {
-        let (name, after) = after
-            .split_once('}')
-            .ok_or_else(|| format!("`{template}` has a brace that isn't closed; write `{{timestamp}}.{{body}}`"))?;
+        let (name, after) = after.split_once('}').ok_or_else(|| {
+            format!("`{template}` has a brace that isn't closed; write `{{timestamp}}.{{body}}`")
+        })?;
         if !literal.is_empty() {
             pieces.push(Piece::Literal(literal.to_owned()));
         }
@@ -157,7 +161,10 @@ pub fn parse_content(template: &str) -> Result<Vec<Piece>, String> {
     }
     match pieces.contains(&Piece::Body) {
         true => Ok(pieces),
-        false => Err("the body must be part of what is signed; write `{body}` or `{timestamp}.{body}`".to_owned()),
+        false => Err(
+            "the body must be part of what is signed; write `{body}` or `{timestamp}.{body}`"
+                .to_owned(),
+        ),
     }
 }
 
@@ -192,11 +199,19 @@ impl Refused {
 
     pub const fn message(self) -> &'static str {
         match self {
-            Refused::SignatureMissing => "The request carries no signature in the header that this source expects",
-            Refused::SignatureMalformed => "The signature can't be read: its encoding or its form isn't what this source expects",
-            Refused::SignatureMismatch => "The signature doesn't match the body and any secret of this source",
+            Refused::SignatureMissing => {
+                "The request carries no signature in the header that this source expects"
+            }
+            Refused::SignatureMalformed => {
+                "The signature can't be read: its encoding or its form isn't what this source expects"
+            }
+            Refused::SignatureMismatch => {
+                "The signature doesn't match the body and any secret of this source"
+            }
             Refused::TimestampMissing => "The signed timestamp is missing or isn't Unix seconds",
-            Refused::TimestampOutsideTolerance => "The signed timestamp is too far from now: check the sender's clock",
+            Refused::TimestampOutsideTolerance => {
+                "The signed timestamp is too far from now: check the sender's clock"
+            }
         }
     }
 }
@@ -257,16 +272,26 @@ impl Verifier {
     pub fn verify(&self, event: &EventView<'_>, now: Timestamp) -> Result<(), Refused> {
         match &self.scheme {
             Scheme::Hmac(scheme) => self.verify_hmac(scheme, event, now),
-            Scheme::StandardWebhooks { tolerance_ms } => self.verify_standard_webhooks(*tolerance_ms, event, now),
+            Scheme::StandardWebhooks { tolerance_ms } => {
+                self.verify_standard_webhooks(*tolerance_ms, event, now)
+            }
             Scheme::Stripe { tolerance_ms } => self.verify_stripe(*tolerance_ms, event, now),
         }
     }
 
-    fn verify_hmac(&self, scheme: &HmacScheme, event: &EventView<'_>, now: Timestamp) -> Result<(), Refused> {
+    fn verify_hmac(
+        &self,
+        scheme: &HmacScheme,
+        event: &EventView<'_>,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
         let timestamp = match &scheme.timestamp {
             None => &[][..],
             Some(signed) => {
-                let value = event.headers.get(&signed.header).ok_or(Refused::TimestampMissing)?;
+                let value = event
+                    .headers
+                    .get(&signed.header)
+                    .ok_or(Refused::TimestampMissing)?;
                 check_timestamp(text(value), signed.tolerance_ms, now)?;
                 value.as_bytes()
             }
@@ -274,7 +299,11 @@ impl Verifier {
         let id = match &scheme.id_header {
             None => &[][..],
             // The id is a part of what is signed: without it there is no signature to check.
-            Some(name) => event.headers.get(name).ok_or(Refused::SignatureMissing)?.as_bytes(),
+            Some(name) => event
+                .headers
+                .get(name)
+                .ok_or(Refused::SignatureMissing)?
+                .as_bytes(),
         };
         let mut candidates = Candidates::default();
         for value in event.headers.get_all(&scheme.header) {
@@ -282,7 +311,9 @@ impl Verifier {
             candidates.add(scheme.decode(value));
             // Neither encoding has a comma or a space, so either can only stand between two signatures.
             if value.contains([',', ' ']) {
-                value.split([',', ' ']).for_each(|one| candidates.add(scheme.decode(one)));
+                value
+                    .split([',', ' '])
+                    .for_each(|one| candidates.add(scheme.decode(one)));
             }
         }
         if !event.headers.contains_key(&scheme.header) {
@@ -297,11 +328,25 @@ impl Verifier {
         self.judge(&candidates, parts)
     }
 
-    fn verify_standard_webhooks(&self, tolerance_ms: u64, event: &EventView<'_>, now: Timestamp) -> Result<(), Refused> {
-        let signatures = event.headers.get("webhook-signature").ok_or(Refused::SignatureMissing)?;
+    fn verify_standard_webhooks(
+        &self,
+        tolerance_ms: u64,
+        event: &EventView<'_>,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        let signatures = event
+            .headers
+            .get("webhook-signature")
+            .ok_or(Refused::SignatureMissing)?;
         // The id is a part of what is signed: without it there is no signature to check.
-        let id = event.headers.get("webhook-id").ok_or(Refused::SignatureMissing)?;
-        let timestamp = event.headers.get("webhook-timestamp").ok_or(Refused::TimestampMissing)?;
+        let id = event
+            .headers
+            .get("webhook-id")
+            .ok_or(Refused::SignatureMissing)?;
+        let timestamp = event
+            .headers
+            .get("webhook-timestamp")
+            .ok_or(Refused::TimestampMissing)?;
         check_timestamp(text(timestamp), tolerance_ms, now)?;
         let mut candidates = Candidates::default();
         for signature in text(signatures).split(' ') {
@@ -313,13 +358,23 @@ impl Verifier {
         self.judge(&candidates, parts)
     }
 
-    fn verify_stripe(&self, tolerance_ms: u64, event: &EventView<'_>, now: Timestamp) -> Result<(), Refused> {
-        let header = event.headers.get("stripe-signature").ok_or(Refused::SignatureMissing)?;
+    fn verify_stripe(
+        &self,
+        tolerance_ms: u64,
+        event: &EventView<'_>,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        let header = event
+            .headers
+            .get("stripe-signature")
+            .ok_or(Refused::SignatureMissing)?;
         let pairs = || {
             let items = text(header).split(',');
             items.filter_map(|item| item.trim().split_once('='))
         };
-        let timestamp = pairs().find(|(name, _)| *name == "t").map(|(_, value)| value);
+        let timestamp = pairs()
+            .find(|(name, _)| *name == "t")
+            .map(|(_, value)| value);
         let timestamp = timestamp.ok_or(Refused::TimestampMissing)?;
         check_timestamp(timestamp, tolerance_ms, now)?;
         let mut candidates = Candidates::default();
@@ -403,7 +458,9 @@ fn decode_base64(encoded: &str) -> Option<Tag> {
 fn standard_webhooks_key(secret: &Secret) -> Option<Zeroizing<Vec<u8>>> {
     let encoded = secret.expose().trim_ascii();
     let encoded = encoded.strip_prefix(b"whsec_").unwrap_or(encoded);
-    let key = BASE64.decode(encoded).or_else(|_| BASE64_URL.decode(encoded));
+    let key = BASE64
+        .decode(encoded)
+        .or_else(|_| BASE64_URL.decode(encoded));
     let key = Zeroizing::new(key.ok()?);
     (!key.is_empty()).then_some(key)
 }

@@ -40,7 +40,10 @@ pub(super) fn compile(spec: &crds::ConnectionSpec, findings: &mut Findings) -> W
             any: rules(&filter.any, "spec.filter.any", findings),
             none: rules(&filter.none, "spec.filter.none", findings),
         }),
-        retry: spec.retry.as_ref().map(|retry| retry::compile(retry, "spec.retry", findings)),
+        retry: spec
+            .retry
+            .as_ref()
+            .map(|retry| retry::compile(retry, "spec.retry", findings)),
     }
 }
 

@@ -39,7 +39,11 @@ const FIXED_HEADERS: [&str; 11] = [
     "upgrade",
 ];
 
-pub(super) fn compile(spec: &crds::DestinationSpec, taken: &mut Taken<'_>, findings: &mut Findings) -> Option<DestinationSpec> {
+pub(super) fn compile(
+    spec: &crds::DestinationSpec,
+    taken: &mut Taken<'_>,
+    findings: &mut Findings,
+) -> Option<DestinationSpec> {
     let others = [
         (spec.sqs.is_some(), "spec.sqs"),
         (spec.s3.is_some(), "spec.s3"),
@@ -49,7 +53,8 @@ pub(super) fn compile(spec: &crds::DestinationSpec, taken: &mut Taken<'_>, findi
         (spec.rabbitmq.is_some(), "spec.rabbitmq"),
         (spec.websocket.is_some(), "spec.websocket"),
     ];
-    let providers = others.iter().filter(|(there, _)| *there).count() + usize::from(spec.http.is_some());
+    let providers =
+        others.iter().filter(|(there, _)| *there).count() + usize::from(spec.http.is_some());
     if providers != 1 {
         let message = "write exactly one of http, sqs, s3, eventbridge, pubsub, kafka, rabbitmq and websocket";
         findings.add(Reason::UnsupportedValue, "spec", message);
@@ -59,30 +64,42 @@ pub(super) fn compile(spec: &crds::DestinationSpec, taken: &mut Taken<'_>, findi
     }
     let ordered = spec.ordering.as_ref().is_some_and(|ordering| {
         // No order is what there is, so that one may be written.
-        ordering.mode != crds::OrderingMode::None || ordering.key.is_some() || ordering.on_head_blocked.is_some()
+        ordering.mode != crds::OrderingMode::None
+            || ordering.key.is_some()
+            || ordering.on_head_blocked.is_some()
     });
     findings.not_implemented(spec.signing.is_some(), "spec.signing");
     findings.not_implemented(spec.circuit_breaker.is_some(), "spec.circuitBreaker");
     findings.not_implemented(spec.rate_limit.is_some(), "spec.rateLimit");
     findings.not_implemented(ordered, "spec.ordering");
 
-    let retry = spec.retry.as_ref().map(|written| retry::compile(written, "spec.retry", findings));
+    let retry = spec
+        .retry
+        .as_ref()
+        .map(|written| retry::compile(written, "spec.retry", findings));
     let concurrency = concurrency(spec.concurrency, findings);
-    let http = spec.http.as_ref().map(|written| http(written, taken, findings))?;
+    let http = spec
+        .http
+        .as_ref()
+        .map(|written| http(written, taken, findings))?;
     Some(DestinationSpec {
         suspended: spec.suspend.unwrap_or(false),
         provider: Provider::Http(http),
-        retry: retry.unwrap_or_else(Policy::default),
+        retry: retry.unwrap_or_default(),
         concurrency,
     })
 }
 
 fn concurrency(written: Option<i32>, findings: &mut Findings) -> u32 {
-    let Some(written) = written else { return DEFAULT_CONCURRENCY };
+    let Some(written) = written else {
+        return DEFAULT_CONCURRENCY;
+    };
     match u32::try_from(written) {
         Ok(concurrency @ 1..=MOST_CONCURRENCY) => concurrency,
         _ => {
-            let message = format!("`{written}` is out of range; write 1 to {MOST_CONCURRENCY}, or `suspend: true` to hold deliveries");
+            let message = format!(
+                "`{written}` is out of range; write 1 to {MOST_CONCURRENCY}, or `suspend: true` to hold deliveries"
+            );
             findings.add(Reason::UnsupportedValue, "spec.concurrency", message);
             DEFAULT_CONCURRENCY
         }
@@ -94,7 +111,10 @@ fn http(written: &crds::HttpProvider, taken: &mut Taken<'_>, findings: &mut Find
     findings.not_implemented(written.template.is_some(), "spec.http.template");
     check_url(&written.url, findings);
     let headers = headers(written, findings);
-    let auth = written.auth.as_ref().and_then(|auth| authenticated(auth, taken, findings));
+    let auth = written
+        .auth
+        .as_ref()
+        .and_then(|auth| authenticated(auth, taken, findings));
     check_auth_header(auth.as_ref(), &headers, findings);
     HttpSpec {
         url: written.url.clone(),
@@ -120,29 +140,46 @@ fn check_url(url: &str, findings: &mut Findings) {
 fn url_problem(url: &str) -> Option<String> {
     let say = |problem: &str| Some(problem.to_owned());
     if !url.is_ascii() {
-        return say("the URL has letters beyond ASCII; write the host in punycode and the path percent-encoded");
+        return say(
+            "the URL has letters beyond ASCII; write the host in punycode and the path percent-encoded",
+        );
     }
     if url.contains('#') {
         return say("a fragment (`#…`) never reaches the server; leave it out");
     }
+    // Before the parser's word, which has none for what is missing here.
+    let begins_with = |scheme: &str| {
+        url.get(..scheme.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    };
+    if !begins_with("https://") && !begins_with("http://") {
+        return say("the URL must begin with `https://` or `http://`");
+    }
     let Ok(uri) = url.parse::<Uri>() else {
         return say("this is no URL; write one as `https://example.com/hooks`");
     };
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return say("the URL must begin with `https://` or `http://`");
-    }
-    let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let authority = uri
+        .authority()
+        .map(|authority| authority.as_str())
+        .unwrap_or_default();
     if authority.contains('@') {
-        return say("a user or password in the URL would be readable to everybody who can read this object; use `auth.basic`");
+        return say(
+            "a user or password in the URL would be readable to everybody who can read this object; use `auth.basic`",
+        );
     }
     let host = uri.host().unwrap_or_default();
     let letters = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    let plausible = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+    let plausible = match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
         Some(address) => address.parse::<Ipv6Addr>().is_ok(),
         None => !host.is_empty() && host.len() <= 253 && host.bytes().all(letters),
     };
     if !plausible {
-        return say("the URL has no host that can be looked up; write one as `https://example.com/hooks`");
+        return say(
+            "the URL has no host that can be looked up; write one as `https://example.com/hooks`",
+        );
     }
     // What follows the host is a port or nothing, and the parser leaves `host:` and `host:99999` to us.
     let port = authority.strip_prefix(host).unwrap_or_default();
@@ -156,7 +193,9 @@ fn headers(written: &crds::HttpProvider, findings: &mut Findings) -> Vec<(String
     let mut headers: Vec<(String, String)> = Vec::with_capacity(written.headers.len());
     for (name, value) in &written.headers {
         let path = format!("spec.http.headers[{name}]");
-        let Some(lower) = header_name(name, &path, findings) else { continue };
+        let Some(lower) = header_name(name, &path, findings) else {
+            continue;
+        };
         if headers.iter().any(|(other, _)| *other == lower) {
             let message = format!("`{lower}` is there twice, in another case; write it once");
             findings.add(Reason::UnsupportedValue, path, message);
@@ -192,7 +231,9 @@ fn header_name(name: &str, path: &str, findings: &mut Findings) -> Option<String
 
 fn timeout(written: Option<&crds::Duration>, findings: &mut Findings) -> Duration {
     let path = "spec.http.timeout";
-    let Some(written) = written else { return DEFAULT_TIMEOUT };
+    let Some(written) = written else {
+        return DEFAULT_TIMEOUT;
+    };
     match findings.value(duration::parse(&written.0), Reason::UnsupportedValue, path) {
         Some(timeout) if timeout.is_zero() || timeout > LONGEST_TIMEOUT => {
             let message = format!("`{}` is out of range; write `1ms` to `10m`", written.0);
@@ -204,7 +245,11 @@ fn timeout(written: Option<&crds::Duration>, findings: &mut Findings) -> Duratio
     }
 }
 
-fn authenticated(written: &crds::HttpAuth, taken: &mut Taken<'_>, findings: &mut Findings) -> Option<Auth> {
+fn authenticated(
+    written: &crds::HttpAuth,
+    taken: &mut Taken<'_>,
+    findings: &mut Findings,
+) -> Option<Auth> {
     let ways = [
         written.basic.is_some(),
         written.bearer.is_some(),
@@ -230,18 +275,30 @@ fn authenticated(written: &crds::HttpAuth, taken: &mut Taken<'_>, findings: &mut
     let api_key = written.api_key.as_ref()?;
     let header = api_key.header.as_deref().unwrap_or("x-api-key");
     let header = header_name(header, "spec.http.auth.apiKey.header", findings);
-    let key = header_secret(&api_key.secret_ref, "spec.http.auth.apiKey.secretRef", taken, findings);
-    Some(Auth::ApiKey { header: header?, key: key? })
+    let key = header_secret(
+        &api_key.secret_ref,
+        "spec.http.auth.apiKey.secretRef",
+        taken,
+        findings,
+    );
+    Some(Auth::ApiKey {
+        header: header?,
+        key: key?,
+    })
 }
 
 fn basic_auth(secret: &str, taken: &mut Taken<'_>, findings: &mut Findings) -> Option<Auth> {
     let path = "spec.http.auth.basic.secretRef";
     let username = taken.take(secret, "username", path, findings);
     // Everything up to the first colon is the name to the receiver (RFC 7617).
-    let colon = username.as_ref().is_some_and(|(_, name)| name.expose().contains(&b':'));
+    let colon = username
+        .as_ref()
+        .is_some_and(|(_, name)| name.expose().contains(&b':'));
     let username = username.map(|(place, _)| place);
     if colon {
-        let message = format!("the value of key `username` in Secret `{secret}` has a colon, which basic authentication can't carry");
+        let message = format!(
+            "the value of key `username` in Secret `{secret}` has a colon, which basic authentication can't carry"
+        );
         findings.add(Reason::UnsupportedValue, path, message);
     }
     // A Secret that isn't there is said once.
@@ -251,15 +308,25 @@ fn basic_auth(secret: &str, taken: &mut Taken<'_>, findings: &mut Findings) -> O
 }
 
 /// A secret that is sent in a header, and so must be able to be in one.
-fn header_secret(reference: &crds::SecretKeyRef, path: &str, taken: &mut Taken<'_>, findings: &mut Findings) -> Option<SecretIndex> {
+fn header_secret(
+    reference: &crds::SecretKeyRef,
+    path: &str,
+    taken: &mut Taken<'_>,
+    findings: &mut Findings,
+) -> Option<SecretIndex> {
     let (place, secret) = taken.take(&reference.name, &reference.key, path, findings)?;
     let problem = match HeaderValue::from_bytes(secret.expose()) {
         _ if secret.expose().is_empty() => Some("is empty"),
-        Err(_) => Some("has characters that a header can't hold; often that is a line break at its end"),
+        Err(_) => {
+            Some("has characters that a header can't hold; often that is a line break at its end")
+        }
         Ok(_) => None,
     };
     if let Some(problem) = problem {
-        let message = format!("the value of key `{}` in Secret `{}` {problem}", reference.key, reference.name);
+        let message = format!(
+            "the value of key `{}` in Secret `{}` {problem}",
+            reference.key, reference.name
+        );
         findings.add(Reason::UnsupportedValue, path, message);
     }
     Some(place)
@@ -274,6 +341,10 @@ fn check_auth_header(auth: Option<&Auth>, headers: &[(String, String)], findings
     };
     if headers.iter().any(|(name, _)| name == set_by_auth) {
         let message = format!("`{set_by_auth}` is set by `auth` as well; write it in one place");
-        findings.add(Reason::UnsupportedValue, format!("spec.http.headers[{set_by_auth}]"), message);
+        findings.add(
+            Reason::UnsupportedValue,
+            format!("spec.http.headers[{set_by_auth}]"),
+            message,
+        );
     }
 }

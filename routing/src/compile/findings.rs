@@ -84,7 +84,12 @@ impl Reason {
 pub(super) struct Findings(pub(super) Vec<Finding>);
 
 impl Findings {
-    pub(super) fn add(&mut self, reason: Reason, path: impl Into<String>, message: impl Into<String>) {
+    pub(super) fn add(
+        &mut self,
+        reason: Reason,
+        path: impl Into<String>,
+        message: impl Into<String>,
+    ) {
         self.0.push(Finding {
             condition: reason.condition(),
             reason,
@@ -96,14 +101,23 @@ impl Findings {
     /// A field whose behaviour isn't there yet: refused rather than ignored, since whoever wrote it counts on it.
     pub(super) fn not_implemented(&mut self, there: bool, path: &str) {
         if there {
-            let message = format!("`{path}` is not implemented yet; a later version brings it. Until then leave it out");
+            let message = format!(
+                "`{path}` is not implemented yet; a later version brings it. Until then leave it out"
+            );
             self.add(Reason::NotImplemented, path, message);
         }
     }
 
     /// The value of an `Ok`; an `Err` becomes a finding.
-    pub(super) fn value<T, E: ToString>(&mut self, result: Result<T, E>, reason: Reason, path: &str) -> Option<T> {
-        result.map_err(|error| self.add(reason, path, error.to_string())).ok()
+    pub(super) fn value<T, E: ToString>(
+        &mut self,
+        result: Result<T, E>,
+        reason: Reason,
+        path: &str,
+    ) -> Option<T> {
+        result
+            .map_err(|error| self.add(reason, path, error.to_string()))
+            .ok()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -30,13 +30,22 @@ pub(super) struct Index {
 impl Index {
     pub(super) fn add(&mut self, object: &Object) {
         let uid = object.uid;
-        self.named.entry(object.name()).or_default().insert(object.age());
+        self.named
+            .entry(object.name())
+            .or_default()
+            .insert(object.age());
         if let Some(path) = object.path() {
-            self.claims.entry(path.to_owned()).or_default().insert(object.age());
+            self.claims
+                .entry(path.to_owned())
+                .or_default()
+                .insert(object.age());
         }
         for target in object.references() {
             if target.namespace != object.namespace {
-                self.crossing.entry(object.namespace.clone()).or_default().insert(uid);
+                self.crossing
+                    .entry(object.namespace.clone())
+                    .or_default()
+                    .insert(uid);
             }
             self.referring.entry(target).or_default().insert(uid);
         }
@@ -77,7 +86,11 @@ impl Index {
     }
 
     pub(super) fn claimants(&self, path: &str) -> impl Iterator<Item = Uuid> {
-        self.claims.get(path).into_iter().flatten().map(|(_, _, uid)| *uid)
+        self.claims
+            .get(path)
+            .into_iter()
+            .flatten()
+            .map(|(_, _, uid)| *uid)
     }
 
     pub(super) fn referring(&self, name: &ObjectName) -> impl Iterator<Item = Uuid> {

@@ -37,7 +37,10 @@ impl Object {
     pub(super) fn new(resource: Resource) -> Option<Object> {
         let kind = resource.kind();
         let meta = resource.metadata();
-        let uid = meta.uid.as_deref().and_then(|uid| Uuid::try_parse(uid).ok())?;
+        let uid = meta
+            .uid
+            .as_deref()
+            .and_then(|uid| Uuid::try_parse(uid).ok())?;
         Some(Object {
             kind,
             uid,
@@ -99,7 +102,10 @@ impl Object {
     fn target(&self, kind: Kind, reference: &ObjectRef) -> ObjectName {
         ObjectName {
             kind,
-            namespace: reference.namespace.clone().unwrap_or_else(|| self.namespace.clone()),
+            namespace: reference
+                .namespace
+                .clone()
+                .unwrap_or_else(|| self.namespace.clone()),
             name: reference.name.clone(),
         }
     }
@@ -108,19 +114,30 @@ impl Object {
     pub(super) fn secrets(&self) -> impl Iterator<Item = SecretName> {
         let names: Vec<&String> = match &self.body {
             Body::Source(spec) => {
-                let references = spec.verification.iter().flat_map(|verification| &verification.secret_refs);
+                let references = spec
+                    .verification
+                    .iter()
+                    .flat_map(|verification| &verification.secret_refs);
                 references.map(|reference| &reference.name).collect()
             }
             Body::Destination(spec) => {
                 let auth = spec.http.as_ref().and_then(|http| http.auth.as_ref());
-                let basic = auth.and_then(|auth| auth.basic.as_ref()).map(|basic| &basic.secret_ref.name);
-                let bearer = auth.and_then(|auth| auth.bearer.as_ref()).map(|bearer| &bearer.secret_ref.name);
-                let api_key = auth.and_then(|auth| auth.api_key.as_ref()).map(|api_key| &api_key.secret_ref.name);
+                let basic = auth
+                    .and_then(|auth| auth.basic.as_ref())
+                    .map(|basic| &basic.secret_ref.name);
+                let bearer = auth
+                    .and_then(|auth| auth.bearer.as_ref())
+                    .map(|bearer| &bearer.secret_ref.name);
+                let api_key = auth
+                    .and_then(|auth| auth.api_key.as_ref())
+                    .map(|api_key| &api_key.secret_ref.name);
                 [basic, bearer, api_key].into_iter().flatten().collect()
             }
             Body::Connection(_) | Body::Later => Vec::new(),
         };
-        names.into_iter().map(|name| (self.namespace.clone(), name.clone()))
+        names
+            .into_iter()
+            .map(|name| (self.namespace.clone(), name.clone()))
     }
 
     fn allowed_namespaces(&self) -> Option<&AllowedNamespaces> {
@@ -133,15 +150,23 @@ impl Object {
 
     /// Whether another namespace with these labels may refer to this object; `None`: nothing is known of that namespace.
     pub(super) fn admits(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
-        let Some(allowed) = self.allowed_namespaces() else { return false };
+        let Some(allowed) = self.allowed_namespaces() else {
+            return false;
+        };
         match allowed.from {
             None | Some(FromNamespaces::Same) => false,
             Some(FromNamespaces::All) => true,
             // Without a selector nothing is selected; a selector without labels would select everything, and must say All.
             Some(FromNamespaces::Selector) => {
-                let wanted = allowed.selector.as_ref().map(|selector| &selector.match_labels);
+                let wanted = allowed
+                    .selector
+                    .as_ref()
+                    .map(|selector| &selector.match_labels);
                 wanted.zip(labels).is_some_and(|(wanted, labels)| {
-                    !wanted.is_empty() && wanted.iter().all(|(name, value)| labels.get(name) == Some(value))
+                    !wanted.is_empty()
+                        && wanted
+                            .iter()
+                            .all(|(name, value)| labels.get(name) == Some(value))
                 })
             }
         }

@@ -9,7 +9,10 @@ use crate::{
     ids::{self, Prefix},
     row::{SecretIndex, SourceSpec},
     size,
-    verify::{self, DEFAULT_TOLERANCE_MS, Encoding, HmacScheme, Piece, Scheme, SignedTimestamp, Verification},
+    verify::{
+        self, DEFAULT_TOLERANCE_MS, Encoding, HmacScheme, Piece, Scheme, SignedTimestamp,
+        Verification,
+    },
 };
 use http::HeaderName;
 use std::time::Duration;
@@ -25,11 +28,15 @@ const LONGEST_TOLERANCE: Duration = Duration::from_secs(60 * 60);
 
 /// Templates of the documents that join later; any other name is a mistake.
 const LATER_TEMPLATES: [&str; 13] = [
-    "shopify", "slack", "twilio", "sendgrid", "intercom", "linear", "clerk", "svix", "paddle", "resend", "postmark", "typeform",
-    "custom",
+    "shopify", "slack", "twilio", "sendgrid", "intercom", "linear", "clerk", "svix", "paddle",
+    "resend", "postmark", "typeform", "custom",
 ];
 
-pub(super) fn compile(spec: &crds::SourceSpec, taken: &mut Taken<'_>, findings: &mut Findings) -> SourceSpec {
+pub(super) fn compile(
+    spec: &crds::SourceSpec,
+    taken: &mut Taken<'_>,
+    findings: &mut Findings,
+) -> SourceSpec {
     findings.not_implemented(spec.ip_filter.is_some(), "spec.ipFilter");
     findings.not_implemented(spec.schema.is_some(), "spec.schema");
     findings.not_implemented(spec.dedup.is_some(), "spec.dedup");
@@ -37,24 +44,39 @@ pub(super) fn compile(spec: &crds::SourceSpec, taken: &mut Taken<'_>, findings: 
     findings.not_implemented(spec.response.is_some(), "spec.response");
     findings.not_implemented(spec.retention.is_some(), "spec.retention");
     SourceSpec {
-        path: spec.path.as_deref().and_then(|path| own_path(path, findings)),
+        path: spec
+            .path
+            .as_deref()
+            .and_then(|path| own_path(path, findings)),
         methods: methods(spec.methods.as_deref().unwrap_or_default()),
         suspended: spec.suspend.unwrap_or(false),
-        verification: spec.verification.as_ref().and_then(|verification| verified_by(verification, taken, findings)),
-        max_body_bytes: spec.max_body_size.as_ref().map_or(DEFAULT_MAX_BODY_BYTES, |size| max_body_bytes(size, findings)),
+        verification: spec
+            .verification
+            .as_ref()
+            .and_then(|verification| verified_by(verification, taken, findings)),
+        max_body_bytes: spec
+            .max_body_size
+            .as_ref()
+            .map_or(DEFAULT_MAX_BODY_BYTES, |size| {
+                max_body_bytes(size, findings)
+            }),
     }
 }
 
 /// One order for one set, so that two spellings make one row.
 fn methods(written: &[crds::Method]) -> Vec<String> {
-    let mut methods: Vec<_> = written.iter().map(|method| method.as_str().to_owned()).collect();
+    let mut methods: Vec<_> = written
+        .iter()
+        .map(|method| method.as_str().to_owned())
+        .collect();
     methods.sort();
     methods.dedup();
     methods
 }
 
 fn own_path(path: &str, findings: &mut Findings) -> Option<String> {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
+    let plain =
+        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
     let segment = |segment: &str| {
         let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         let bytes = segment.as_bytes();
@@ -66,7 +88,11 @@ fn own_path(path: &str, findings: &mut Findings) -> Option<String> {
         format!(
             "`{path}` can't be a path; write segments of a-z, 0-9, `-`, `_` and `.` that begin and end with a letter or digit, as `billing/stripe`"
         )
-    } else if path.split('/').next().is_some_and(|first| ids::parse(Prefix::Source, first).is_some()) {
+    } else if path
+        .split('/')
+        .next()
+        .is_some_and(|first| ids::parse(Prefix::Source, first).is_some())
+    {
         "a path can't begin with the id of a source; every source has that one by itself".to_owned()
     } else {
         return Some(path.to_owned());
@@ -78,22 +104,38 @@ fn own_path(path: &str, findings: &mut Findings) -> Option<String> {
 fn max_body_bytes(size: &crds::Size, findings: &mut Findings) -> u64 {
     let path = "spec.maxBodySize";
     let bytes = match size {
-        crds::Size::Bytes(bytes) => u64::try_from(*bytes).map_err(|_| size::InvalidSize(bytes.to_string())),
+        crds::Size::Bytes(bytes) => {
+            u64::try_from(*bytes).map_err(|_| size::InvalidSize(bytes.to_string()))
+        }
         crds::Size::Text(text) => size::parse(text),
     };
-    let Some(bytes) = findings.value(bytes, Reason::UnsupportedValue, path) else { return 0 };
+    let Some(bytes) = findings.value(bytes, Reason::UnsupportedValue, path) else {
+        return 0;
+    };
     if bytes > MOST_BODY_BYTES {
-        findings.add(Reason::UnsupportedValue, path, "larger than 32Mi, the most that a gateway takes".to_owned());
+        findings.add(
+            Reason::UnsupportedValue,
+            path,
+            "larger than 32Mi, the most that a gateway takes".to_owned(),
+        );
     }
     bytes
 }
 
-fn verified_by(written: &crds::Verification, taken: &mut Taken<'_>, findings: &mut Findings) -> Option<Verification> {
+fn verified_by(
+    written: &crds::Verification,
+    taken: &mut Taken<'_>,
+    findings: &mut Findings,
+) -> Option<Verification> {
     let scheme = scheme(written, findings);
     let secrets = match written.secret_refs.is_empty() {
         true => {
             let message = "a verification needs a secret; write `secretRefs: [{name: …, key: …}]`";
-            findings.add(Reason::InvalidVerification, "spec.verification.secretRefs", message);
+            findings.add(
+                Reason::InvalidVerification,
+                "spec.verification.secretRefs",
+                message,
+            );
             Vec::new()
         }
         false => secrets(written, scheme.as_ref(), taken, findings),
@@ -110,10 +152,16 @@ fn secrets(
     let mut places = Vec::with_capacity(written.secret_refs.len());
     for (place, reference) in written.secret_refs.iter().enumerate() {
         let path = format!("spec.verification.secretRefs[{place}]");
-        let Some((index, secret)) = taken.take(&reference.name, &reference.key, &path, findings) else { continue };
+        let Some((index, secret)) = taken.take(&reference.name, &reference.key, &path, findings)
+        else {
+            continue;
+        };
         places.push(index);
         if let Some(Err(problem)) = scheme.map(|scheme| scheme.check_secret(secret)) {
-            let message = format!("the value of key `{}` in Secret `{}` {problem}", reference.key, reference.name);
+            let message = format!(
+                "the value of key `{}` in Secret `{}` {problem}",
+                reference.key, reference.name
+            );
             findings.add(Reason::InvalidVerification, path, message);
         }
     }
@@ -146,9 +194,15 @@ fn scheme(written: &crds::Verification, findings: &mut Findings) -> Option<Schem
     }
     if let Some(standard) = &written.standard_webhooks {
         let path = "spec.verification.standardWebhooks.tolerance";
-        return Some(Scheme::StandardWebhooks { tolerance_ms: tolerance_ms(standard.tolerance.as_ref(), path, findings) });
+        return Some(Scheme::StandardWebhooks {
+            tolerance_ms: tolerance_ms(standard.tolerance.as_ref(), path, findings),
+        });
     }
-    written.hmac.as_ref().and_then(|hmac| hmac_scheme(hmac, findings)).map(Scheme::Hmac)
+    written
+        .hmac
+        .as_ref()
+        .and_then(|hmac| hmac_scheme(hmac, findings))
+        .map(Scheme::Hmac)
 }
 
 fn template(name: &str, findings: &mut Findings) -> Option<Scheme> {
@@ -163,7 +217,9 @@ fn template(name: &str, findings: &mut Findings) -> Option<Scheme> {
                 findings.add(Reason::NotImplemented, path, message);
             }
             false => {
-                let message = format!("there is no template `{name}`; there are `github` and `stripe`, or describe it with `hmac`");
+                let message = format!(
+                    "there is no template `{name}`; there are `github` and `stripe`, or describe it with `hmac`"
+                );
                 findings.add(Reason::UnsupportedValue, path, message);
             }
         }
@@ -179,10 +235,17 @@ fn hmac_scheme(hmac: &crds::HmacVerification, findings: &mut Findings) -> Option
         findings.add(Reason::NotImplemented, path("algorithm"), message);
     }
     let header = header(&hmac.header, &path("header"), findings);
-    let id_header = hmac.id_header.as_ref().map(|name| header_name(name, &path("idHeader"), findings));
+    let id_header = hmac
+        .id_header
+        .as_ref()
+        .map(|name| header_name(name, &path("idHeader"), findings));
     let timestamp = hmac.timestamp.as_ref().map(|timestamp| SignedTimestamp {
         header: header_name(&timestamp.header, &path("timestamp.header"), findings),
-        tolerance_ms: tolerance_ms(timestamp.tolerance.as_ref(), &path("timestamp.tolerance"), findings),
+        tolerance_ms: tolerance_ms(
+            timestamp.tolerance.as_ref(),
+            &path("timestamp.tolerance"),
+            findings,
+        ),
     });
     let written = hmac.signed_content.as_deref().unwrap_or("{body}");
     let content = verify::parse_content(written);
@@ -204,7 +267,9 @@ fn hmac_scheme(hmac: &crds::HmacVerification, findings: &mut Findings) -> Option
 /// What is named must be signed, and what is signed must be named.
 fn check_content(content: &[Piece], timestamp: bool, id: bool, findings: &mut Findings) {
     let problem = match (content.contains(&Piece::Timestamp), timestamp) {
-        (true, false) => Some("`{timestamp}` needs `timestamp: {header: …}`, which says where the time is"),
+        (true, false) => {
+            Some("`{timestamp}` needs `timestamp: {header: …}`, which says where the time is")
+        }
         (false, true) => Some(
             "the timestamp isn't part of what is signed, so anybody could change it; write `signedContent: \"{timestamp}.{body}\"` as the sender signs, or leave `timestamp` out",
         ),
@@ -212,11 +277,17 @@ fn check_content(content: &[Piece], timestamp: bool, id: bool, findings: &mut Fi
     };
     let id_problem = match (content.contains(&Piece::Id), id) {
         (true, false) => Some("`{id}` needs `idHeader`, which says where the id is"),
-        (false, true) => Some("`idHeader` is named, but `{id}` isn't part of `signedContent`; add it, or leave `idHeader` out"),
+        (false, true) => Some(
+            "`idHeader` is named, but `{id}` isn't part of `signedContent`; add it, or leave `idHeader` out",
+        ),
         _ => None,
     };
     for problem in problem.into_iter().chain(id_problem) {
-        findings.add(Reason::InvalidVerification, "spec.verification.hmac.signedContent", problem);
+        findings.add(
+            Reason::InvalidVerification,
+            "spec.verification.hmac.signedContent",
+            problem,
+        );
     }
 }
 
@@ -224,7 +295,8 @@ fn header(name: &str, path: &str, findings: &mut Findings) -> Option<String> {
     match HeaderName::from_bytes(name.as_bytes()) {
         Ok(name) => Some(name.as_str().to_owned()),
         Err(_) => {
-            let message = format!("`{name}` can't be the name of a header; write one as `X-Signature`");
+            let message =
+                format!("`{name}` can't be the name of a header; write one as `X-Signature`");
             findings.add(Reason::InvalidVerification, path, message);
             None
         }
@@ -237,7 +309,9 @@ fn header_name(name: &str, path: &str, findings: &mut Findings) -> String {
 }
 
 fn tolerance_ms(written: Option<&crds::Duration>, path: &str, findings: &mut Findings) -> u64 {
-    let Some(written) = written else { return DEFAULT_TOLERANCE_MS };
+    let Some(written) = written else {
+        return DEFAULT_TOLERANCE_MS;
+    };
     let parsed = findings.value(duration::parse(&written.0), Reason::UnsupportedValue, path);
     match parsed {
         Some(tolerance) if tolerance < Duration::from_secs(1) || tolerance > LONGEST_TOLERANCE => {

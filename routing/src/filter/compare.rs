@@ -27,7 +27,9 @@ impl Found<'_> {
             (Found::Json(Value::Bool(found)), Scalar::Bool(expected)) => found == expected,
             (Found::Json(Value::String(found)), Scalar::Text(expected)) => found == expected,
             (Found::Text(found), Scalar::Text(expected)) => found == expected,
-            (Found::Text(found), Scalar::Bool(expected)) => found == if *expected { "true" } else { "false" },
+            (Found::Text(found), Scalar::Bool(expected)) => {
+                found == if *expected { "true" } else { "false" }
+            }
             (found, Scalar::Number(expected)) => found.order(expected) == Some(Ordering::Equal),
             _ => false,
         }
@@ -61,8 +63,13 @@ enum Numeric {
 
 impl Numeric {
     fn of(number: &Number) -> Option<Numeric> {
-        let whole = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
-        whole.map(Numeric::Whole).or_else(|| number.as_f64().map(Numeric::Float))
+        let whole = number
+            .as_i64()
+            .map(i128::from)
+            .or_else(|| number.as_u64().map(i128::from));
+        whole
+            .map(Numeric::Whole)
+            .or_else(|| number.as_f64().map(Numeric::Float))
     }
 
     /// The numbers of JSON and no others (`inf`, `0x10`, ` 1 ` are texts), but for leading zeros and a plus sign.
@@ -74,7 +81,10 @@ impl Numeric {
         if let Ok(whole) = text.parse::<i128>() {
             return Some(Numeric::Whole(whole));
         }
-        text.parse::<f64>().ok().filter(|float| float.is_finite()).map(Numeric::Float)
+        text.parse::<f64>()
+            .ok()
+            .filter(|float| float.is_finite())
+            .map(Numeric::Float)
     }
 
     fn order(self, other: Numeric) -> Ordering {
@@ -112,16 +122,17 @@ impl Scalar {
         let op = op.as_str();
         let wrong = |message: String| Err(InvalidRule::new(Part::Value, message));
         match value {
-            Some(Value::Null) if !matches!(path, Path::Body(_)) => {
-                wrong("null is found in a JSON body only; to ask whether it is there, write `op: exists`".to_owned())
-            }
+            Some(Value::Null) if !matches!(path, Path::Body(_)) => wrong(
+                "null is found in a JSON body only; to ask whether it is there, write `op: exists`"
+                    .to_owned(),
+            ),
             Some(Value::Null) => Ok(Scalar::Null),
             Some(Value::Bool(flag)) => Ok(Scalar::Bool(*flag)),
             Some(Value::Number(number)) => Ok(Scalar::Number(canonical(number))),
             Some(Value::String(text)) => canonical_text(path, text).map(Scalar::Text),
-            Some(Value::Array(_)) if op != "in" => {
-                wrong(format!("`{op}` compares with one value; for one of several write `op: in`"))
-            }
+            Some(Value::Array(_)) if op != "in" => wrong(format!(
+                "`{op}` compares with one value; for one of several write `op: in`"
+            )),
             other => wrong(format!(
                 "`{op}` compares with a text, a number, true, false or null, not {}; name the field inside, as `body.order.id`",
                 described(other)
@@ -147,10 +158,19 @@ fn canonical_text(path: &Path, text: &str) -> Result<String, InvalidRule> {
     }
 }
 
-pub(super) fn parse_number(path: &Path, op: Op, value: Option<&Value>) -> Result<Number, InvalidRule> {
+pub(super) fn parse_number(
+    path: &Path,
+    op: Op,
+    value: Option<&Value>,
+) -> Result<Number, InvalidRule> {
     let op = op.as_str();
-    if matches!(path, Path::Method | Path::Path | Path::ContentType | Path::SourceIp) {
-        let message = format!("`{op}` compares numbers, and this path is never one; write `op: eq`, `in` or `contains`");
+    if matches!(
+        path,
+        Path::Method | Path::Path | Path::ContentType | Path::SourceIp
+    ) {
+        let message = format!(
+            "`{op}` compares numbers, and this path is never one; write `op: eq`, `in` or `contains`"
+        );
         return Err(InvalidRule::new(Part::Op, message));
     }
     match value {
@@ -160,7 +180,10 @@ pub(super) fn parse_number(path: &Path, op: Op, value: Option<&Value>) -> Result
             Err(InvalidRule::new(Part::Value, message))
         }
         other => {
-            let message = format!("`{op}` compares numbers and needs one, not {}", described(other));
+            let message = format!(
+                "`{op}` compares numbers and needs one, not {}",
+                described(other)
+            );
             Err(InvalidRule::new(Part::Value, message))
         }
     }
@@ -169,7 +192,9 @@ pub(super) fn parse_number(path: &Path, op: Op, value: Option<&Value>) -> Result
 /// One number, one spelling: `1.0` is kept as `1`, since an API server may hand out either.
 fn canonical(number: &Number) -> Number {
     match Numeric::of(number) {
-        Some(Numeric::Float(float)) if float.fract() == 0.0 && float.abs() < 9.0e18 => Number::from(float as i64),
+        Some(Numeric::Float(float)) if float.fract() == 0.0 && float.abs() < 9.0e18 => {
+            Number::from(float as i64)
+        }
         _ => number.clone(),
     }
 }

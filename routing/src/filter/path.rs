@@ -55,7 +55,9 @@ impl Path {
             "path" => alone(text, rest, Path::Path),
             "content_type" => alone(text, rest, Path::ContentType),
             "source_ip" => alone(text, rest, Path::SourceIp),
-            "" => Err(format!("the path is empty or begins with a separator; {ROOTS}")),
+            "" => Err(format!(
+                "the path is empty or begins with a separator; {ROOTS}"
+            )),
             "header" => Err(format!("write `headers{rest}` (with an s)")),
             _ => Err(format!(
                 "`{text}` begins with none of the parts of a request; for a field of the JSON body write `body.{text}`; {ROOTS}"
@@ -82,9 +84,7 @@ impl Path {
                 .get(CONTENT_TYPE)
                 .and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
                 .is_some_and(|value| holds(Found::Text(media_type(value)))),
-            Path::SourceIp => {
-                holds(Found::Text(AddressText::of(event.source_ip).as_str()))
-            }
+            Path::SourceIp => holds(Found::Text(AddressText::of(event.source_ip).as_str())),
             // A value that isn't UTF-8 is no text: it is missing rather than matched by its replacement characters.
             Path::Header(name) => event
                 .headers
@@ -92,8 +92,12 @@ impl Path {
                 .iter()
                 .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
                 .any(|value| holds(Found::Text(value))),
-            Path::Query(name) => query_values(event.query, name).any(|value| holds(Found::Text(&value))),
-            Path::Body(segments) => event.json().is_some_and(|json| any_in(json, segments, holds)),
+            Path::Query(name) => {
+                query_values(event.query, name).any(|value| holds(Found::Text(&value)))
+            }
+            Path::Body(segments) => event
+                .json()
+                .is_some_and(|json| any_in(json, segments, holds)),
         }
     }
 }
@@ -110,9 +114,13 @@ fn any_in(value: &Value, segments: &[Segment], holds: Visit<'_>) -> bool {
     let next = match (first, value) {
         (Segment::Key(key), Value::Object(fields)) => fields.get(key),
         // `items.0.id` as well as `items[0].id`: both are in use elsewhere.
-        (Segment::Key(key), Value::Array(items)) => key.parse().ok().and_then(|place: usize| items.get(place)),
+        (Segment::Key(key), Value::Array(items)) => {
+            key.parse().ok().and_then(|place: usize| items.get(place))
+        }
         (Segment::Index(place), Value::Array(items)) => items.get(*place as usize),
-        (Segment::Each, Value::Array(items)) => return items.iter().any(|item| any_in(item, rest, holds)),
+        (Segment::Each, Value::Array(items)) => {
+            return items.iter().any(|item| any_in(item, rest, holds));
+        }
         _ => None,
     };
     next.is_some_and(|value| any_in(value, rest, holds))
@@ -138,7 +146,9 @@ fn decoded(text: &str) -> Option<Cow<'_, str>> {
         rest = after;
         match (first, after) {
             (b'+', _) => bytes.push(b' '),
-            (b'%', [high, low, tail @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+            (b'%', [high, low, tail @ ..])
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
                 let digit = |b: u8| (b as char).to_digit(16).unwrap_or_default() as u8;
                 bytes.push(digit(*high) << 4 | digit(*low));
                 rest = tail;
@@ -158,8 +168,12 @@ struct AddressText {
 
 impl AddressText {
     fn of(address: IpAddr) -> AddressText {
-        let mut text = AddressText { bytes: [0; 48], length: 0 };
-        write!(text, "{}", address.to_canonical()).expect("the longest IPv6 text has 39 characters");
+        let mut text = AddressText {
+            bytes: [0; 48],
+            length: 0,
+        };
+        write!(text, "{}", address.to_canonical())
+            .expect("the longest IPv6 text has 39 characters");
         text
     }
 
@@ -171,7 +185,10 @@ impl AddressText {
 impl std::fmt::Write for AddressText {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
         let end = self.length + text.len();
-        let room = self.bytes.get_mut(self.length..end).ok_or(std::fmt::Error)?;
+        let room = self
+            .bytes
+            .get_mut(self.length..end)
+            .ok_or(std::fmt::Error)?;
         room.copy_from_slice(text.as_bytes());
         self.length = end;
         Ok(())
@@ -181,7 +198,10 @@ impl std::fmt::Write for AddressText {
 fn alone(text: &str, rest: &str, path: Path) -> Result<Path, String> {
     match rest {
         "" => Ok(path),
-        _ => Err(format!("`{text}`: nothing can follow `{}`", &text[..text.len() - rest.len()])),
+        _ => Err(format!(
+            "`{text}`: nothing can follow `{}`",
+            &text[..text.len() - rest.len()]
+        )),
     }
 }
 
@@ -189,7 +209,9 @@ fn alone(text: &str, rest: &str, path: Path) -> Result<Path, String> {
 fn name<'t>(text: &str, rest: &'t str, example: &str) -> Result<&'t str, String> {
     let name = match rest.strip_prefix('.') {
         Some(name) => Some(name),
-        None => quoted(rest).filter(|(_, after)| after.is_empty()).map(|(name, _)| name),
+        None => quoted(rest)
+            .filter(|(_, after)| after.is_empty())
+            .map(|(name, _)| name),
     };
     match name {
         Some(name) if !name.is_empty() => Ok(name),
@@ -201,7 +223,9 @@ fn header(text: &str, rest: &str) -> Result<Path, String> {
     let name = name(text, rest, "headers.x-github-event")?;
     match HeaderName::from_bytes(name.as_bytes()) {
         Ok(name) => Ok(Path::Header(name.as_str().to_owned())),
-        Err(_) => Err(format!("`{name}` can't be the name of a header; write `headers.x-github-event`")),
+        Err(_) => Err(format!(
+            "`{name}` can't be the name of a header; write `headers.x-github-event`"
+        )),
     }
 }
 
@@ -238,19 +262,24 @@ fn segment<'t>(text: &str, rest: &'t str) -> Result<(Segment, &'t str), String> 
         let end = after.find(['.', '[', ']']).unwrap_or(after.len());
         return match &after[..end] {
             "" => Err(format!("`{text}` has an empty name; write `body.order.id`")),
-            "*" => Err(format!("write `[*]` for each element of a list, as `body.items[*].id`, in `{text}`")),
+            "*" => Err(format!(
+                "write `[*]` for each element of a list, as `body.items[*].id`, in `{text}`"
+            )),
             key => Ok((Segment::Key(key.to_owned()), &after[end..])),
         };
     }
     if let Some((key, after)) = quoted(rest) {
         return Ok((Segment::Key(key.to_owned()), after));
     }
-    let bracket = rest.strip_prefix('[').and_then(|inner| inner.split_once(']'));
+    let bracket = rest
+        .strip_prefix('[')
+        .and_then(|inner| inner.split_once(']'));
     let segment = bracket.and_then(|(inside, after)| match inside {
         "*" => Some((Segment::Each, after)),
-        digits if digits.bytes().all(|b| b.is_ascii_digit()) => {
-            digits.parse().ok().map(|place| (Segment::Index(place), after))
-        }
+        digits if digits.bytes().all(|b| b.is_ascii_digit()) => digits
+            .parse()
+            .ok()
+            .map(|place| (Segment::Index(place), after)),
         _ => None,
     });
     segment.ok_or_else(|| {

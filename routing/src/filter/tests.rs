@@ -26,7 +26,10 @@ impl Sample {
         ] {
             headers.append(name, HeaderValue::from_static(value));
         }
-        headers.append("x-raw", HeaderValue::from_bytes(b"caf\xe9").expect("obs-text is allowed"));
+        headers.append(
+            "x-raw",
+            HeaderValue::from_bytes(b"caf\xe9").expect("obs-text is allowed"),
+        );
         let body = json!({
             "type": "order.created",
             "test": false,
@@ -56,7 +59,14 @@ impl Sample {
     fn matches(&self, matcher: &Matcher) -> bool {
         let address = self.address.parse().expect("an address");
         let body = self.body.as_bytes();
-        matcher.matches(&EventView::new(&Method::POST, "/refunds/7", self.query, &self.headers, body, address))
+        matcher.matches(&EventView::new(
+            &Method::POST,
+            "/refunds/7",
+            self.query,
+            &self.headers,
+            body,
+            address,
+        ))
     }
 }
 
@@ -93,7 +103,8 @@ fn check(cases: &[(&str, &str, Value)], expected: bool) {
 
 #[track_caller]
 fn refused(path: &str, op: &str, value: Value, expected: Expect) {
-    let error = Rule::parse(path, Op::parse(op).expect("an operator"), Some(&value)).expect_err(path);
+    let error =
+        Rule::parse(path, Op::parse(op).expect("an operator"), Some(&value)).expect_err(path);
     expected.assert_eq(&format!("{}: {error}", error.part.as_str()));
 }
 
@@ -127,7 +138,15 @@ fn body_paths_reach_fields_elements_and_each_element() {
 
 #[test]
 fn a_missing_path_is_never_an_error() {
-    let missing = ["body.no", "body.type.no", "body.order.tags[9]", "headers.no", "query.no", "body.nothing.no", "body.order[*]"];
+    let missing = [
+        "body.no",
+        "body.type.no",
+        "body.order.tags[9]",
+        "headers.no",
+        "query.no",
+        "body.nothing.no",
+        "body.order[*]",
+    ];
     for path in missing {
         holds(&[(path, "exists", json!(false)), (path, "neq", json!("x"))]);
         fails(&[
@@ -146,8 +165,14 @@ fn a_missing_path_is_never_an_error() {
 
 #[test]
 fn null_is_there_for_eq_and_not_for_exists() {
-    holds(&[("body.nothing", "eq", json!(null)), ("body.nothing", "exists", json!(false))]);
-    fails(&[("body.nothing", "neq", json!(null)), ("body.no", "eq", json!(null))]);
+    holds(&[
+        ("body.nothing", "eq", json!(null)),
+        ("body.nothing", "exists", json!(false)),
+    ]);
+    fails(&[
+        ("body.nothing", "neq", json!(null)),
+        ("body.no", "eq", json!(null)),
+    ]);
 }
 
 #[test]
@@ -211,7 +236,10 @@ fn headers_are_found_in_any_case_and_by_any_of_their_values() {
 
 #[test]
 fn a_header_that_is_not_utf8_is_missing() {
-    holds(&[("headers.x-raw", "exists", json!(false)), ("headers.x-raw", "neq", json!("café"))]);
+    holds(&[
+        ("headers.x-raw", "exists", json!(false)),
+        ("headers.x-raw", "neq", json!("café")),
+    ]);
     fails(&[("headers.x-raw", "contains", json!("caf"))]);
 }
 
@@ -247,7 +275,11 @@ fn the_rest_of_a_request_can_be_asked_for() {
 fn an_ipv6_address_has_one_spelling() {
     let mut sample = Sample::new();
     sample.address = "2001:db8:1111:2222:3333:4444:5555:6666";
-    assert!(sample.matches(&one(rule("source_ip", "eq", json!("2001:0DB8:1111:2222:3333:4444:5555:6666")))));
+    assert!(sample.matches(&one(rule(
+        "source_ip",
+        "eq",
+        json!("2001:0DB8:1111:2222:3333:4444:5555:6666")
+    ))));
     sample.address = "::ffff:10.1.2.3";
     assert!(sample.matches(&one(rule("source_ip", "eq", json!("10.1.2.3")))));
 }
@@ -257,10 +289,16 @@ fn all_any_and_none_join_as_the_manifest_says() {
     let yes = || rule("method", "eq", json!("POST"));
     let no = || rule("method", "eq", json!("GET"));
     let sample = Sample::new();
-    let matches = |all: Vec<Rule>, any: Vec<Rule>, none: Vec<Rule>| sample.matches(&Matcher::new(&Filter { all, any, none }));
+    let matches = |all: Vec<Rule>, any: Vec<Rule>, none: Vec<Rule>| {
+        sample.matches(&Matcher::new(&Filter { all, any, none }))
+    };
 
     assert!(matches(vec![], vec![], vec![]));
-    assert!(matches(vec![yes(), yes()], vec![no(), yes()], vec![no(), no()]));
+    assert!(matches(
+        vec![yes(), yes()],
+        vec![no(), yes()],
+        vec![no(), no()]
+    ));
     assert!(!matches(vec![yes(), no()], vec![], vec![]));
     assert!(!matches(vec![], vec![no(), no()], vec![]));
     assert!(!matches(vec![], vec![], vec![no(), yes()]));
@@ -270,7 +308,14 @@ fn all_any_and_none_join_as_the_manifest_says() {
 #[test]
 fn a_body_that_is_no_json_has_no_fields() {
     let mut sample = Sample::new();
-    for body in ["", " ", "not json", "{\"type\":", "{\"type\": \"order.created\"} x", &"[".repeat(10_000)] {
+    for body in [
+        "",
+        " ",
+        "not json",
+        "{\"type\":",
+        "{\"type\": \"order.created\"} x",
+        &"[".repeat(10_000),
+    ] {
         sample.body = body.to_owned();
         assert!(sample.matches(&one(rule("body.type", "exists", json!(false)))));
         assert!(!sample.matches(&one(rule("body", "exists", json!(true)))));
@@ -291,37 +336,165 @@ fn a_body_of_one_value_or_with_a_byte_order_mark_is_json() {
 #[test]
 fn a_mistake_in_a_path_says_what_to_write() {
     let eq = |path: &str, expected: Expect| refused(path, "eq", json!("x"), expected);
-    eq("", expect!["path: the path is empty or begins with a separator; a path is body.…, headers.…, query.…, method, path, content_type or source_ip"]);
-    eq("type", expect!["path: `type` begins with none of the parts of a request; for a field of the JSON body write `body.type`; a path is body.…, headers.…, query.…, method, path, content_type or source_ip"]);
+    eq(
+        "",
+        expect![
+            "path: the path is empty or begins with a separator; a path is body.…, headers.…, query.…, method, path, content_type or source_ip"
+        ],
+    );
+    eq(
+        "type",
+        expect![
+            "path: `type` begins with none of the parts of a request; for a field of the JSON body write `body.type`; a path is body.…, headers.…, query.…, method, path, content_type or source_ip"
+        ],
+    );
     eq("header.x", expect!["path: write `headers.x` (with an s)"]);
-    eq("headers", expect!["path: `headers` names nothing; write `headers.x-github-event`"]);
-    eq("headers.x y", expect!["path: `x y` can't be the name of a header; write `headers.x-github-event`"]);
-    eq("query.", expect!["path: `query.` names nothing; write `query.page`"]);
-    eq("method.x", expect!["path: `method.x`: nothing can follow `method`"]);
-    eq("body..x", expect!["path: `body..x` has an empty name; write `body.order.id`"]);
-    eq("body.items.*.id", expect!["path: write `[*]` for each element of a list, as `body.items[*].id`, in `body.items.*.id`"]);
-    eq("body.items[-1]", expect![[r#"path: `body.items[-1]` is wrong at `[-1]`; write `[0]`, `[*]` or `["a name"]`, and a dot before a plain name"#]]);
-    eq("body.items[0", expect![[r#"path: `body.items[0` is wrong at `[0`; write `[0]`, `[*]` or `["a name"]`, and a dot before a plain name"#]]);
-    eq("body.items[99999999999]", expect![[r#"path: `body.items[99999999999]` is wrong at `[99999999999]`; write `[0]`, `[*]` or `["a name"]`, and a dot before a plain name"#]]);
-    eq("body[0]x", expect![[r#"path: `body[0]x` is wrong at `x`; write `[0]`, `[*]` or `["a name"]`, and a dot before a plain name"#]]);
-    eq(&format!("body{}", ".a".repeat(33)), expect!["path: the path is more than 32 levels deep"]);
-    eq(&format!("body.{}", "a".repeat(600)), expect!["path: the path is longer than 512 bytes"]);
+    eq(
+        "headers",
+        expect!["path: `headers` names nothing; write `headers.x-github-event`"],
+    );
+    eq(
+        "headers.x y",
+        expect!["path: `x y` can't be the name of a header; write `headers.x-github-event`"],
+    );
+    eq(
+        "query.",
+        expect!["path: `query.` names nothing; write `query.page`"],
+    );
+    eq(
+        "method.x",
+        expect!["path: `method.x`: nothing can follow `method`"],
+    );
+    eq(
+        "body..x",
+        expect!["path: `body..x` has an empty name; write `body.order.id`"],
+    );
+    eq(
+        "body.items.*.id",
+        expect![
+            "path: write `[*]` for each element of a list, as `body.items[*].id`, in `body.items.*.id`"
+        ],
+    );
+    eq(
+        "body.items[-1]",
+        expect![[
+            r#"path: `body.items[-1]` is wrong at `[-1]`; write `[0]`, `[*]` or `["a name"]`, and a dot before a plain name"#
+        ]],
+    );
+    eq(
+        "body.items[0",
+        expect![[
+            r#"path: `body.items[0` is wrong at `[0`; write `[0]`, `[*]` or `["a name"]`, and a dot before a plain name"#
+        ]],
+    );
+    eq(
+        "body.items[99999999999]",
+        expect![[
+            r#"path: `body.items[99999999999]` is wrong at `[99999999999]`; write `[0]`, `[*]` or `["a name"]`, and a dot before a plain name"#
+        ]],
+    );
+    eq(
+        "body[0]x",
+        expect![[
+            r#"path: `body[0]x` is wrong at `x`; write `[0]`, `[*]` or `["a name"]`, and a dot before a plain name"#
+        ]],
+    );
+    eq(
+        &format!("body{}", ".a".repeat(33)),
+        expect!["path: the path is more than 32 levels deep"],
+    );
+    eq(
+        &format!("body.{}", "a".repeat(600)),
+        expect!["path: the path is longer than 512 bytes"],
+    );
 }
 
 #[test]
 fn a_mistake_in_a_value_says_what_to_write() {
-    refused("body.a", "in", json!("x"), expect!["value: `in` needs a list with at least one value, as [a, b], not a text"]);
-    refused("body.a", "in", json!([]), expect!["value: `in` needs a list with at least one value, as [a, b], not an empty list"]);
-    refused("body.a", "in", json!([[1]]), expect!["value: `in` compares with a text, a number, true, false or null, not a list; name the field inside, as `body.order.id`"]);
-    refused("body.a", "eq", json!([1]), expect!["value: `eq` compares with one value; for one of several write `op: in`"]);
-    refused("body.a", "neq", json!({"b": 1}), expect!["value: `neq` compares with a text, a number, true, false or null, not an object; name the field inside, as `body.order.id`"]);
-    refused("body.a", "gt", json!("10"), expect!["value: `gt` compares numbers; write 10 without quotes"]);
-    refused("body.a", "lte", json!("ten"), expect!["value: `lte` compares numbers and needs one, not a text"]);
-    refused("body.a", "exists", json!("yes"), expect!["value: `exists` needs true or false, not a text"]);
-    refused("body.a", "contains", json!(1), expect![[r#"value: `contains` looks for a part of a text and needs a text, not a number; to look for an element of a list, write `path: "…[*]"` with `op: eq`"#]]);
-    refused("method", "gt", json!(1), expect!["op: `gt` compares numbers, and this path is never one; write `op: eq`, `in` or `contains`"]);
-    refused("source_ip", "eq", json!("10.0.0.0/8"), expect!["value: `10.0.0.0/8` is not an address; write one as `203.0.113.7` or `2001:db8::1` (ranges: `spec.ipFilter` of the source)"]);
-    refused("headers.a", "eq", json!(null), expect!["value: null is found in a JSON body only; to ask whether it is there, write `op: exists`"]);
+    refused(
+        "body.a",
+        "in",
+        json!("x"),
+        expect!["value: `in` needs a list with at least one value, as [a, b], not a text"],
+    );
+    refused(
+        "body.a",
+        "in",
+        json!([]),
+        expect!["value: `in` needs a list with at least one value, as [a, b], not an empty list"],
+    );
+    refused(
+        "body.a",
+        "in",
+        json!([[1]]),
+        expect![
+            "value: `in` compares with a text, a number, true, false or null, not a list; name the field inside, as `body.order.id`"
+        ],
+    );
+    refused(
+        "body.a",
+        "eq",
+        json!([1]),
+        expect!["value: `eq` compares with one value; for one of several write `op: in`"],
+    );
+    refused(
+        "body.a",
+        "neq",
+        json!({"b": 1}),
+        expect![
+            "value: `neq` compares with a text, a number, true, false or null, not an object; name the field inside, as `body.order.id`"
+        ],
+    );
+    refused(
+        "body.a",
+        "gt",
+        json!("10"),
+        expect!["value: `gt` compares numbers; write 10 without quotes"],
+    );
+    refused(
+        "body.a",
+        "lte",
+        json!("ten"),
+        expect!["value: `lte` compares numbers and needs one, not a text"],
+    );
+    refused(
+        "body.a",
+        "exists",
+        json!("yes"),
+        expect!["value: `exists` needs true or false, not a text"],
+    );
+    refused(
+        "body.a",
+        "contains",
+        json!(1),
+        expect![[
+            r#"value: `contains` looks for a part of a text and needs a text, not a number; to look for an element of a list, write `path: "…[*]"` with `op: eq`"#
+        ]],
+    );
+    refused(
+        "method",
+        "gt",
+        json!(1),
+        expect![
+            "op: `gt` compares numbers, and this path is never one; write `op: eq`, `in` or `contains`"
+        ],
+    );
+    refused(
+        "source_ip",
+        "eq",
+        json!("10.0.0.0/8"),
+        expect![
+            "value: `10.0.0.0/8` is not an address; write one as `203.0.113.7` or `2001:db8::1` (ranges: `spec.ipFilter` of the source)"
+        ],
+    );
+    refused(
+        "headers.a",
+        "eq",
+        json!(null),
+        expect![
+            "value: null is found in a JSON body only; to ask whether it is there, write `op: exists`"
+        ],
+    );
     let error = Rule::parse("body.a", Op::Eq, None).expect_err("no value");
     expect!["`eq` compares with a text, a number, true, false or null, not nothing (there is no `value`); name the field inside, as `body.order.id`"].assert_eq(&error.to_string());
 }
@@ -329,10 +502,22 @@ fn a_mistake_in_a_value_says_what_to_write() {
 #[test]
 fn two_spellings_of_a_rule_are_one_rule() {
     let same = [
-        (rule("body.a", "eq", json!(1.0)), rule("payload.a", "eq", json!(1))),
-        (rule("body.a", "eq", json!(true)), rule("body[\"a\"]", "eq", json!(true))),
-        (rule("headers.X-A", "eq", json!("v")), rule("headers.x-a", "eq", json!("v"))),
-        (rule("method", "eq", json!("put")), rule("method", "eq", json!("PUT"))),
+        (
+            rule("body.a", "eq", json!(1.0)),
+            rule("payload.a", "eq", json!(1)),
+        ),
+        (
+            rule("body.a", "eq", json!(true)),
+            rule("body[\"a\"]", "eq", json!(true)),
+        ),
+        (
+            rule("headers.X-A", "eq", json!("v")),
+            rule("headers.x-a", "eq", json!("v")),
+        ),
+        (
+            rule("method", "eq", json!("put")),
+            rule("method", "eq", json!("PUT")),
+        ),
     ];
     for (one, other) in same {
         let bytes = |rule: &Rule| serde_json::to_string(rule).expect("a rule serialises");
@@ -343,13 +528,20 @@ fn two_spellings_of_a_rule_are_one_rule() {
 #[test]
 fn the_row_form_is_fixed() {
     let filter = Filter {
-        all: vec![rule("body.order.items[0][*]", "in", json!(["a", 1, true, null]))],
+        all: vec![rule(
+            "body.order.items[0][*]",
+            "in",
+            json!(["a", 1, true, null]),
+        )],
         any: vec![rule("headers.x-a", "exists", json!(true))],
         none: vec![rule("query.q", "lt", json!(1.5))],
     };
     let text = serde_json::to_string(&filter).expect("a filter serialises");
     expect![[r#"{"all":[{"path":{"body":[{"key":"order"},{"key":"items"},{"index":0},"each"]},"test":{"in":["a",1,true,null]}}],"any":[{"path":{"header":"x-a"},"test":{"exists":true}}],"none":[{"path":{"query":"q"},"test":{"lt":1.5}}]}"#]].assert_eq(&text);
-    assert_eq!(serde_json::from_str::<Filter>(&text).expect("it reads back"), filter);
+    assert_eq!(
+        serde_json::from_str::<Filter>(&text).expect("it reads back"),
+        filter
+    );
 }
 
 fn any_scalar() -> impl Strategy<Value = Value> {

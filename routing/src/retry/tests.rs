@@ -29,7 +29,10 @@ fn said(policy: &Policy, attempts: u32, outcome: &Outcome) -> String {
 }
 
 fn check(policy: &Policy, outcome: &Outcome, expected: &[&str]) {
-    let steps: Vec<_> = (1..).take(expected.len()).map(|n| said(policy, n, outcome)).collect();
+    let steps: Vec<_> = (1..)
+        .take(expected.len())
+        .map(|n| said(policy, n, outcome))
+        .collect();
     assert_eq!(steps, expected, "{outcome:?}");
 }
 
@@ -38,7 +41,14 @@ fn the_default_waits_as_documented_and_then_gives_up() {
     check(
         &Policy::default(),
         &refused(500),
-        &["after 30s", "after 300s", "after 1800s", "after 7200s", "after 86400s", "retries_spent"],
+        &[
+            "after 30s",
+            "after 300s",
+            "after 1800s",
+            "after 7200s",
+            "after 86400s",
+            "retries_spent",
+        ],
     );
 }
 
@@ -51,7 +61,14 @@ fn exponential_repeats_its_last_interval() {
     check(
         &policy,
         &Outcome::TimedOut,
-        &["after 1s", "after 5s", "after 30s", "after 30s", "after 30s", "retries_spent"],
+        &[
+            "after 1s",
+            "after 5s",
+            "after 30s",
+            "after 30s",
+            "after 30s",
+            "retries_spent",
+        ],
     );
 }
 
@@ -64,7 +81,14 @@ fn linear_multiplies_the_first_interval_by_the_retry() {
     check(
         &policy,
         &Outcome::Unreachable,
-        &["after 30s", "after 60s", "after 90s", "after 120s", "after 150s", "retries_spent"],
+        &[
+            "after 30s",
+            "after 60s",
+            "after 90s",
+            "after 120s",
+            "after 150s",
+            "retries_spent",
+        ],
     );
 }
 
@@ -75,12 +99,20 @@ fn fixed_waits_the_first_interval_every_time() {
         max_retries: 2,
         ..Policy::default()
     };
-    check(&policy, &refused(302), &["after 30s", "after 30s", "retries_spent"]);
+    check(
+        &policy,
+        &refused(302),
+        &["after 30s", "after 30s", "retries_spent"],
+    );
 }
 
 #[test]
 fn a_delivered_event_is_done_even_when_retries_are_spent() {
-    check(&Policy::default(), &Outcome::Delivered { status: 204 }, &["done"; 7]);
+    check(
+        &Policy::default(),
+        &Outcome::Delivered { status: 204 },
+        &["done"; 7],
+    );
 }
 
 #[test]
@@ -105,7 +137,10 @@ fn gone_stops_at_once_even_when_it_is_listed() {
 #[test]
 fn a_list_of_what_to_retry_leaves_out_the_rest() {
     let listed = |entries: &[&str]| Policy {
-        retry_on: entries.iter().map(|e| Retryable::parse(e).expect("an entry")).collect(),
+        retry_on: entries
+            .iter()
+            .map(|e| Retryable::parse(e).expect("an entry"))
+            .collect(),
         ..Policy::default()
     };
     let policy = listed(&["5xx", "408", "429", "Timeout"]);
@@ -124,7 +159,11 @@ fn a_list_of_what_to_retry_leaves_out_the_rest() {
     ] {
         check(&policy, &outcome, &[expected]);
     }
-    check(&listed(&["Unreachable"]), &Outcome::TimedOut, &["not_retryable"]);
+    check(
+        &listed(&["Unreachable"]),
+        &Outcome::TimedOut,
+        &["not_retryable"],
+    );
     check(&listed(&[]), &Outcome::Internal, &["after 30s"]);
 }
 
@@ -150,8 +189,16 @@ fn our_own_fault_spends_a_retry_too() {
 fn retry_after_lengthens_the_delay_up_to_a_day_and_never_shortens_it() {
     let policy = Policy::default();
     check(&policy, &refused_asking(429, 3), &["after 30s"]);
-    check(&policy, &refused_asking(429, 90), &["after 90s", "after 300s"]);
-    check(&policy, &refused_asking(503, u64::MAX), &["after 86400s"; 5]);
+    check(
+        &policy,
+        &refused_asking(429, 90),
+        &["after 90s", "after 300s"],
+    );
+    check(
+        &policy,
+        &refused_asking(503, u64::MAX),
+        &["after 86400s"; 5],
+    );
 
     let deaf = Policy {
         respect_retry_after: false,
@@ -166,7 +213,11 @@ fn an_attempt_past_the_maximum_age_is_not_waited_for() {
         max_age_ms: Some(300_000),
         ..Policy::default()
     };
-    check(&policy, &refused(500), &["after 30s", "after 300s", "too_old"]);
+    check(
+        &policy,
+        &refused(500),
+        &["after 30s", "after 300s", "too_old"],
+    );
     let much_later = start() + Duration::from_secs(290);
     assert_eq!(
         next_step(&policy, 1, &refused(500), start(), much_later),
@@ -188,10 +239,29 @@ fn a_row_without_intervals_still_waits() {
 
 #[test]
 fn an_entry_of_retry_on_is_a_status_a_class_or_a_word() {
-    assert_eq!(Retryable::parse("5xx"), Some(Retryable::Status { from: 500, to: 599 }));
-    assert_eq!(Retryable::parse("429"), Some(Retryable::Status { from: 429, to: 429 }));
+    assert_eq!(
+        Retryable::parse("5xx"),
+        Some(Retryable::Status { from: 500, to: 599 })
+    );
+    assert_eq!(
+        Retryable::parse("429"),
+        Some(Retryable::Status { from: 429, to: 429 })
+    );
     assert_eq!(Retryable::parse("Timeout"), Some(Retryable::Timeout));
-    for text in ["", "6xx", "0xx", "xx", "42", "4290", "600", "-10", "timeout", "5x5", "Blocked", "４２９"] {
+    for text in [
+        "",
+        "6xx",
+        "0xx",
+        "xx",
+        "42",
+        "4290",
+        "600",
+        "-10",
+        "timeout",
+        "5x5",
+        "Blocked",
+        "４２９",
+    ] {
         assert_eq!(Retryable::parse(text), None, "{text}");
     }
 }
@@ -212,20 +282,26 @@ fn retry_after_is_seconds_or_a_date() {
 
 fn any_policy() -> impl Strategy<Value = Policy> {
     (
-        prop_oneof![Just(Backoff::Exponential), Just(Backoff::Linear), Just(Backoff::Fixed)],
+        prop_oneof![
+            Just(Backoff::Exponential),
+            Just(Backoff::Linear),
+            Just(Backoff::Fixed)
+        ],
         prop::collection::vec(any::<u64>(), 0..8),
         0..50_u32,
         any::<Option<u64>>(),
         any::<bool>(),
     )
-        .prop_map(|(backoff, intervals_ms, max_retries, max_age_ms, respect_retry_after)| Policy {
-            backoff,
-            intervals_ms,
-            max_retries,
-            max_age_ms,
-            retry_on: Retryable::everything(),
-            respect_retry_after,
-        })
+        .prop_map(
+            |(backoff, intervals_ms, max_retries, max_age_ms, respect_retry_after)| Policy {
+                backoff,
+                intervals_ms,
+                max_retries,
+                max_age_ms,
+                retry_on: Retryable::everything(),
+                respect_retry_after,
+            },
+        )
 }
 
 fn any_outcome() -> impl Strategy<Value = Outcome> {

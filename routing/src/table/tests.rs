@@ -81,14 +81,31 @@ fn key(kind: Kind, n: u128) -> RowKey {
 fn routed(table: &Table, path: &str) -> Vec<String> {
     let mut headers = HeaderMap::new();
     headers.insert("x-event", HeaderValue::from_static("push"));
-    let Some((source, rest)) = table.source(path) else { return vec!["no source".to_owned()] };
-    let event = EventView::new(&Method::POST, rest, "", &headers, b"", [127, 0, 0, 1].into());
-    source.route(&event).iter().map(|connection| connection.name.clone()).collect()
+    let Some((source, rest)) = table.source(path) else {
+        return vec!["no source".to_owned()];
+    };
+    let event = EventView::new(
+        &Method::POST,
+        rest,
+        "",
+        &headers,
+        b"",
+        [127, 0, 0, 1].into(),
+    );
+    source
+        .route(&event)
+        .iter()
+        .map(|connection| connection.name.clone())
+        .collect()
 }
 
 #[test]
 fn a_source_is_found_by_its_id_and_by_its_own_path() {
-    let table = Table::build([source(1, Some("billing/stripe")), source(2, Some("billing")), source(3, None)]);
+    let table = Table::build([
+        source(1, Some("billing/stripe")),
+        source(2, Some("billing")),
+        source(3, None),
+    ]);
     let id = |n| ids::format(Prefix::Source, uid(n));
     for (path, found) in [
         ("billing", Some((2, ""))),
@@ -111,7 +128,9 @@ fn a_source_is_found_by_its_id_and_by_its_own_path() {
         (&format!("{}x", id(3)), None),
         (&id(4), None),
     ] {
-        let answer = table.source(path).map(|(source, rest)| (source.uid.as_u128(), rest));
+        let answer = table
+            .source(path)
+            .map(|(source, rest)| (source.uid.as_u128(), rest));
         assert_eq!(answer, found, "{path}");
     }
 }
@@ -120,7 +139,10 @@ fn a_source_is_found_by_its_id_and_by_its_own_path() {
 fn a_url_of_many_slashes_or_wide_letters_is_looked_up_all_the_same() {
     let table = Table::build([source(1, Some("a/b"))]);
     let long = format!("a/b{}", "/".repeat(100_000));
-    assert_eq!(table.source(&long).map(|(_, rest)| rest.len()), Some(100_000));
+    assert_eq!(
+        table.source(&long).map(|(_, rest)| rest.len()),
+        Some(100_000)
+    );
     for path in ["é", "aé", "a/é", "a/bé/é", "ééé/a/b"] {
         assert!(table.source(path).is_none(), "{path}");
     }
@@ -173,26 +195,47 @@ fn a_revision_shares_what_has_not_changed_with_the_one_before() {
     let after = before.with([connection(12, 2, 5, Some("push"))], []);
     let same_source = |n| Arc::ptr_eq(&before.sources[&uid(n)], &after.sources[&uid(n)]);
     assert!(same_source(1) && !same_source(2));
-    assert!(Arc::ptr_eq(&before.connections[&uid(11)], &after.connections[&uid(11)]));
-    assert!(Arc::ptr_eq(&before.destinations[&uid(5)], &after.destinations[&uid(5)]));
+    assert!(Arc::ptr_eq(
+        &before.connections[&uid(11)],
+        &after.connections[&uid(11)]
+    ));
+    assert!(Arc::ptr_eq(
+        &before.destinations[&uid(5)],
+        &after.destinations[&uid(5)]
+    ));
 }
 
 #[test]
 fn a_path_goes_over_to_another_source_whatever_the_order_of_the_rows() {
     let before = Table::build([source(1, Some("s")), source(2, None)]);
-    for changed in [[source(1, None), source(2, Some("s"))], [source(2, Some("s")), source(1, None)]] {
+    for changed in [
+        [source(1, None), source(2, Some("s"))],
+        [source(2, Some("s")), source(1, None)],
+    ] {
         let after = before.with(changed, []);
-        assert_eq!(after.source("s").map(|(source, _)| source.uid), Some(uid(2)));
+        assert_eq!(
+            after.source("s").map(|(source, _)| source.uid),
+            Some(uid(2))
+        );
     }
 }
 
 #[test]
 fn while_two_rows_claim_a_path_the_lower_uid_has_it() {
-    for rows in [[source(1, Some("s")), source(2, Some("s"))], [source(2, Some("s")), source(1, Some("s"))]] {
+    for rows in [
+        [source(1, Some("s")), source(2, Some("s"))],
+        [source(2, Some("s")), source(1, Some("s"))],
+    ] {
         let table = Table::build(rows);
-        assert_eq!(table.source("s").map(|(source, _)| source.uid), Some(uid(1)));
+        assert_eq!(
+            table.source("s").map(|(source, _)| source.uid),
+            Some(uid(1))
+        );
         let table = table.with([], [key(Kind::Source, 1)]);
-        assert_eq!(table.source("s").map(|(source, _)| source.uid), Some(uid(2)));
+        assert_eq!(
+            table.source("s").map(|(source, _)| source.uid),
+            Some(uid(2))
+        );
     }
 }
 
@@ -211,9 +254,18 @@ fn a_source_carries_its_verifier_with_its_own_secrets() {
     let mut headers = HeaderMap::new();
     headers.insert(
         "x-hub-signature-256",
-        HeaderValue::from_static("sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"),
+        HeaderValue::from_static(
+            "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17",
+        ),
     );
-    let event = EventView::new(&Method::POST, "", "", &headers, b"Hello, World!", [127, 0, 0, 1].into());
+    let event = EventView::new(
+        &Method::POST,
+        "",
+        "",
+        &headers,
+        b"Hello, World!",
+        [127, 0, 0, 1].into(),
+    );
     let verifier = source.verifier.as_ref().expect("a verifier");
     assert_eq!(verifier.verify(&event, jiff::Timestamp::UNIX_EPOCH), Ok(()));
 }
@@ -223,14 +275,22 @@ fn behaviour(table: &Table) -> Vec<String> {
     let mut lines: Vec<_> = table
         .sources()
         .map(|source| {
-            let connections: Vec<_> = source.connections.iter().map(|c| (c.uid, c.destination)).collect();
+            let connections: Vec<_> = source
+                .connections
+                .iter()
+                .map(|c| (c.uid, c.destination))
+                .collect();
             format!("{} {connections:?}", source.id)
         })
         .chain(["a", "b", "a/b", "a/b/c"].iter().map(|path| {
             let found = table.source(path).map(|(source, rest)| (source.uid, rest));
             format!("{path} {found:?}")
         }))
-        .chain(table.destinations().map(|destination| destination.name.clone()))
+        .chain(
+            table
+                .destinations()
+                .map(|destination| destination.name.clone()),
+        )
         .chain(table.connections.keys().map(Uuid::to_string))
         .collect();
     lines.sort();
@@ -238,7 +298,12 @@ fn behaviour(table: &Table) -> Vec<String> {
 }
 
 fn any_row() -> impl Strategy<Value = Row> {
-    let path = prop_oneof![Just(None), Just(Some("a")), Just(Some("b")), Just(Some("a/b"))];
+    let path = prop_oneof![
+        Just(None),
+        Just(Some("a")),
+        Just(Some("b")),
+        Just(Some("a/b"))
+    ];
     prop_oneof![
         (1..4_u128, path).prop_map(|(n, path)| source(n, path)),
         (4..7_u128).prop_map(destination),

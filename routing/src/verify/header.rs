@@ -5,7 +5,9 @@ use http::HeaderValue;
 
 /// The value as text; one that isn't UTF-8 reads as the empty text, which no signature and no timestamp is.
 pub(super) fn text(value: &HeaderValue) -> &str {
-    std::str::from_utf8(value.as_bytes()).unwrap_or_default().trim()
+    std::str::from_utf8(value.as_bytes())
+        .unwrap_or_default()
+        .trim()
 }
 
 /// Digits only: no sign, no fraction, no space.

@@ -3,7 +3,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 
 const GITHUB_SECRET: &str = "It's a Secret to Everybody";
-const GITHUB_SIGNATURE: &str = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
+const GITHUB_SIGNATURE: &str =
+    "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
 const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 fn at(seconds: i64) -> Timestamp {
@@ -13,21 +14,46 @@ fn at(seconds: i64) -> Timestamp {
 fn verifier(scheme: Scheme, secrets: &[&str]) -> Verifier {
     let indices = (0..).take(secrets.len()).map(SecretIndex).collect();
     let secrets: Vec<_> = secrets.iter().map(|secret| Secret::new(*secret)).collect();
-    Verifier::new(&Verification { scheme, secrets: indices }, &secrets)
+    Verifier::new(
+        &Verification {
+            scheme,
+            secrets: indices,
+        },
+        &secrets,
+    )
 }
 
-fn verify(verifier: &Verifier, headers: &[(&str, &str)], body: &str, now: Timestamp) -> Result<(), Refused> {
+fn verify(
+    verifier: &Verifier,
+    headers: &[(&str, &str)],
+    body: &str,
+    now: Timestamp,
+) -> Result<(), Refused> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
-        map.append(name, HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
+        map.append(
+            name,
+            HeaderValue::from_bytes(value.as_bytes()).expect("a value"),
+        );
     }
-    let event = EventView::new(&Method::POST, "", "", &map, body.as_bytes(), [127, 0, 0, 1].into());
+    let event = EventView::new(
+        &Method::POST,
+        "",
+        "",
+        &map,
+        body.as_bytes(),
+        [127, 0, 0, 1].into(),
+    );
     verifier.verify(&event, now)
 }
 
 fn sign(secret: &str, content: &str) -> String {
-    hex::encode(Key::new(secret.as_bytes()).expect("not empty").tag([content.as_bytes()]))
+    hex::encode(
+        Key::new(secret.as_bytes())
+            .expect("not empty")
+            .tag([content.as_bytes()]),
+    )
 }
 
 fn scheme() -> HmacScheme {
@@ -44,21 +70,46 @@ fn scheme() -> HmacScheme {
 #[test]
 fn the_example_of_githubs_documents_verifies() {
     let github = verifier(Scheme::template("github").expect("there"), &[GITHUB_SECRET]);
-    let check = |signature: &str, body: &str| verify(&github, &[("X-Hub-Signature-256", signature)], body, at(0));
+    let check = |signature: &str, body: &str| {
+        verify(&github, &[("X-Hub-Signature-256", signature)], body, at(0))
+    };
 
     assert_eq!(check(GITHUB_SIGNATURE, "Hello, World!"), Ok(()));
-    assert_eq!(check(&GITHUB_SIGNATURE.to_uppercase().replace("SHA256", "sha256"), "Hello, World!"), Ok(()));
-    assert_eq!(check(GITHUB_SIGNATURE, "Hello, World?"), Err(Refused::SignatureMismatch));
-    assert_eq!(check(&GITHUB_SIGNATURE.replace('7', "8"), "Hello, World!"), Err(Refused::SignatureMismatch));
-    assert_eq!(check(&GITHUB_SIGNATURE["sha256=".len()..], "Hello, World!"), Err(Refused::SignatureMalformed));
-    assert_eq!(check(&GITHUB_SIGNATURE[..60], "Hello, World!"), Err(Refused::SignatureMalformed));
+    assert_eq!(
+        check(
+            &GITHUB_SIGNATURE.to_uppercase().replace("SHA256", "sha256"),
+            "Hello, World!"
+        ),
+        Ok(())
+    );
+    assert_eq!(
+        check(GITHUB_SIGNATURE, "Hello, World?"),
+        Err(Refused::SignatureMismatch)
+    );
+    assert_eq!(
+        check(&GITHUB_SIGNATURE.replace('7', "8"), "Hello, World!"),
+        Err(Refused::SignatureMismatch)
+    );
+    assert_eq!(
+        check(&GITHUB_SIGNATURE["sha256=".len()..], "Hello, World!"),
+        Err(Refused::SignatureMalformed)
+    );
+    assert_eq!(
+        check(&GITHUB_SIGNATURE[..60], "Hello, World!"),
+        Err(Refused::SignatureMalformed)
+    );
     assert_eq!(check("", "Hello, World!"), Err(Refused::SignatureMalformed));
-    assert_eq!(verify(&github, &[], "Hello, World!", at(0)), Err(Refused::SignatureMissing));
+    assert_eq!(
+        verify(&github, &[], "Hello, World!", at(0)),
+        Err(Refused::SignatureMissing)
+    );
 }
 
 #[test]
 fn the_example_of_the_standard_webhooks_specification_verifies() {
-    let scheme = Scheme::StandardWebhooks { tolerance_ms: DEFAULT_TOLERANCE_MS };
+    let scheme = Scheme::StandardWebhooks {
+        tolerance_ms: DEFAULT_TOLERANCE_MS,
+    };
     let signature = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
     let sent = 1_614_265_330;
     let check = |secret: &str, signature: &str, now: i64| {
@@ -67,27 +118,62 @@ fn the_example_of_the_standard_webhooks_specification_verifies() {
             ("webhook-timestamp", "1614265330"),
             ("webhook-signature", signature),
         ];
-        verify(&verifier(scheme.clone(), &[secret]), &headers, "{\"test\": 2432232314}", at(now))
+        verify(
+            &verifier(scheme.clone(), &[secret]),
+            &headers,
+            "{\"test\": 2432232314}",
+            at(now),
+        )
     };
 
     assert_eq!(check(WHSEC, signature, sent), Ok(()));
     assert_eq!(check(WHSEC, signature, sent + 300), Ok(()));
     assert_eq!(check(WHSEC, signature, sent - 300), Ok(()));
-    assert_eq!(check(WHSEC, signature, sent + 301), Err(Refused::TimestampOutsideTolerance));
-    assert_eq!(check(WHSEC, signature, sent - 301), Err(Refused::TimestampOutsideTolerance));
+    assert_eq!(
+        check(WHSEC, signature, sent + 301),
+        Err(Refused::TimestampOutsideTolerance)
+    );
+    assert_eq!(
+        check(WHSEC, signature, sent - 301),
+        Err(Refused::TimestampOutsideTolerance)
+    );
     assert_eq!(check(&WHSEC["whsec_".len()..], signature, sent), Ok(()));
     assert_eq!(check(&format!("{WHSEC}\n"), signature, sent), Ok(()));
-    assert_eq!(check(WHSEC, &format!("v1a,AAAA v1,AAAA {signature} v2,x"), sent), Ok(()));
-    assert_eq!(check(WHSEC, &signature.replace("v1,", "v2,"), sent), Err(Refused::SignatureMalformed));
-    assert_eq!(check(WHSEC, &signature.replace('g', "h"), sent), Err(Refused::SignatureMismatch));
-    assert_eq!(check("whsec_AAAA", signature, sent), Err(Refused::SignatureMismatch));
-    assert_eq!(check("whsec_!!!!", signature, sent), Err(Refused::SignatureMismatch));
+    assert_eq!(
+        check(WHSEC, &format!("v1a,AAAA v1,AAAA {signature} v2,x"), sent),
+        Ok(())
+    );
+    assert_eq!(
+        check(WHSEC, &signature.replace("v1,", "v2,"), sent),
+        Err(Refused::SignatureMalformed)
+    );
+    assert_eq!(
+        check(WHSEC, &signature.replace('g', "h"), sent),
+        Err(Refused::SignatureMismatch)
+    );
+    assert_eq!(
+        check("whsec_AAAA", signature, sent),
+        Err(Refused::SignatureMismatch)
+    );
+    assert_eq!(
+        check("whsec_!!!!", signature, sent),
+        Err(Refused::SignatureMismatch)
+    );
 }
 
 #[test]
 fn standard_webhooks_needs_all_three_headers() {
-    let verifier = verifier(Scheme::StandardWebhooks { tolerance_ms: 1_000 }, &[WHSEC]);
-    let all = [("webhook-id", "a"), ("webhook-timestamp", "5"), ("webhook-signature", "v1,AAAA")];
+    let verifier = verifier(
+        Scheme::StandardWebhooks {
+            tolerance_ms: 1_000,
+        },
+        &[WHSEC],
+    );
+    let all = [
+        ("webhook-id", "a"),
+        ("webhook-timestamp", "5"),
+        ("webhook-signature", "v1,AAAA"),
+    ];
     let without = |name: &str| {
         let headers: Vec<_> = all.into_iter().filter(|(n, _)| *n != name).collect();
         verify(&verifier, &headers, "", at(5))
@@ -103,40 +189,126 @@ fn stripe_verifies_any_of_its_v1_signatures() {
     let body = "{\"id\":\"evt_1\",\"object\":\"event\"}";
     let signature = sign("whsec_test", &format!("1700000000.{body}"));
     let other = sign("another", &format!("1700000000.{body}"));
-    let check = |header: &str, now: i64| verify(&stripe, &[("Stripe-Signature", header)], body, at(now));
+    let check =
+        |header: &str, now: i64| verify(&stripe, &[("Stripe-Signature", header)], body, at(now));
 
-    assert_eq!(check(&format!("t=1700000000,v1={signature}"), 1_700_000_000), Ok(()));
-    assert_eq!(check(&format!("t=1700000000,v1={other},v1={signature},v0=abc"), 1_700_000_299), Ok(()));
-    assert_eq!(check(&format!("t=1700000000, v1={signature}"), 1_699_999_701), Ok(()));
-    assert_eq!(check(&format!("t=1700000000,v1={other}"), 1_700_000_000), Err(Refused::SignatureMismatch));
-    assert_eq!(check(&format!("t=1700000000,v0={signature}"), 1_700_000_000), Err(Refused::SignatureMalformed));
-    assert_eq!(check(&format!("t=1700000001,v1={signature}"), 1_700_000_000), Err(Refused::SignatureMismatch));
-    assert_eq!(check(&format!("t=1700000000,v1={signature}"), 1_700_000_301), Err(Refused::TimestampOutsideTolerance));
-    for header in ["", "v1=abc", "t=,v1=abc", "t=-5,v1=abc", "t=1e9,v1=abc", "t=99999999999999999999,v1=a", "t"] {
+    assert_eq!(
+        check(&format!("t=1700000000,v1={signature}"), 1_700_000_000),
+        Ok(())
+    );
+    assert_eq!(
+        check(
+            &format!("t=1700000000,v1={other},v1={signature},v0=abc"),
+            1_700_000_299
+        ),
+        Ok(())
+    );
+    assert_eq!(
+        check(&format!("t=1700000000, v1={signature}"), 1_699_999_701),
+        Ok(())
+    );
+    assert_eq!(
+        check(&format!("t=1700000000,v1={other}"), 1_700_000_000),
+        Err(Refused::SignatureMismatch)
+    );
+    assert_eq!(
+        check(&format!("t=1700000000,v0={signature}"), 1_700_000_000),
+        Err(Refused::SignatureMalformed)
+    );
+    assert_eq!(
+        check(&format!("t=1700000001,v1={signature}"), 1_700_000_000),
+        Err(Refused::SignatureMismatch)
+    );
+    assert_eq!(
+        check(&format!("t=1700000000,v1={signature}"), 1_700_000_301),
+        Err(Refused::TimestampOutsideTolerance)
+    );
+    for header in [
+        "",
+        "v1=abc",
+        "t=,v1=abc",
+        "t=-5,v1=abc",
+        "t=1e9,v1=abc",
+        "t=99999999999999999999,v1=a",
+        "t",
+    ] {
         assert_eq!(check(header, 0), Err(Refused::TimestampMissing), "{header}");
     }
-    assert_eq!(verify(&stripe, &[], body, at(0)), Err(Refused::SignatureMissing));
+    assert_eq!(
+        verify(&stripe, &[], body, at(0)),
+        Err(Refused::SignatureMissing)
+    );
 }
 
 #[test]
 fn any_secret_verifies_so_that_a_sender_can_rotate() {
     let rotating = verifier(Scheme::Hmac(scheme()), &["current", "previous"]);
     for secret in ["current", "previous"] {
-        assert_eq!(verify(&rotating, &[("x-signature", &sign(secret, "b"))], "b", at(0)), Ok(()), "{secret}");
+        assert_eq!(
+            verify(
+                &rotating,
+                &[("x-signature", &sign(secret, "b"))],
+                "b",
+                at(0)
+            ),
+            Ok(()),
+            "{secret}"
+        );
     }
-    let refused = verify(&rotating, &[("x-signature", &sign("older", "b"))], "b", at(0));
+    let refused = verify(
+        &rotating,
+        &[("x-signature", &sign("older", "b"))],
+        "b",
+        at(0),
+    );
     assert_eq!(refused, Err(Refused::SignatureMismatch));
 }
 
 #[test]
 fn a_signature_is_found_among_several_in_one_header_or_in_many() {
-    let one = verifier(Scheme::Hmac(HmacScheme { prefix: "v1=".to_owned(), ..scheme() }), &["s"]);
-    let (right, wrong) = (format!("v1={}", sign("s", "b")), format!("v1={}", sign("t", "b")));
-    assert_eq!(verify(&one, &[("x-signature", &format!("{wrong},{right}"))], "b", at(0)), Ok(()));
-    assert_eq!(verify(&one, &[("x-signature", &format!("{wrong} {right}"))], "b", at(0)), Ok(()));
-    assert_eq!(verify(&one, &[("x-signature", &wrong), ("x-signature", &right)], "b", at(0)), Ok(()));
+    let one = verifier(
+        Scheme::Hmac(HmacScheme {
+            prefix: "v1=".to_owned(),
+            ..scheme()
+        }),
+        &["s"],
+    );
+    let (right, wrong) = (
+        format!("v1={}", sign("s", "b")),
+        format!("v1={}", sign("t", "b")),
+    );
+    assert_eq!(
+        verify(
+            &one,
+            &[("x-signature", &format!("{wrong},{right}"))],
+            "b",
+            at(0)
+        ),
+        Ok(())
+    );
+    assert_eq!(
+        verify(
+            &one,
+            &[("x-signature", &format!("{wrong} {right}"))],
+            "b",
+            at(0)
+        ),
+        Ok(())
+    );
+    assert_eq!(
+        verify(
+            &one,
+            &[("x-signature", &wrong), ("x-signature", &right)],
+            "b",
+            at(0)
+        ),
+        Ok(())
+    );
     let many = format!("{}{right}", format!("{wrong},").repeat(MAX_SIGNATURES));
-    assert_eq!(verify(&one, &[("x-signature", &many)], "b", at(0)), Err(Refused::SignatureMismatch));
+    assert_eq!(
+        verify(&one, &[("x-signature", &many)], "b", at(0)),
+        Err(Refused::SignatureMismatch)
+    );
 }
 
 #[test]
@@ -148,46 +320,103 @@ fn base64_is_read_in_either_alphabet_with_padding_or_without() {
     });
     let body = body.expect("there is one");
     let tag = Key::new(b"s").expect("not empty").tag([body.as_bytes()]);
-    let base64 = verifier(Scheme::Hmac(HmacScheme { encoding: Encoding::Base64, ..scheme() }), &["s"]);
-    for encoded in [BASE64.encode(tag), BASE64_URL.encode(tag), BASE64.encode(tag).replace('=', "")] {
-        assert_eq!(verify(&base64, &[("x-signature", &encoded)], &body, at(0)), Ok(()), "{encoded}");
+    let base64 = verifier(
+        Scheme::Hmac(HmacScheme {
+            encoding: Encoding::Base64,
+            ..scheme()
+        }),
+        &["s"],
+    );
+    for encoded in [
+        BASE64.encode(tag),
+        BASE64_URL.encode(tag),
+        BASE64.encode(tag).replace('=', ""),
+    ] {
+        assert_eq!(
+            verify(&base64, &[("x-signature", &encoded)], &body, at(0)),
+            Ok(()),
+            "{encoded}"
+        );
     }
     for wrong in ["AAAA", "!", &"A".repeat(44), &"A".repeat(4_000)] {
-        assert!(verify(&base64, &[("x-signature", wrong)], &body, at(0)).is_err(), "{wrong}");
+        assert!(
+            verify(&base64, &[("x-signature", wrong)], &body, at(0)).is_err(),
+            "{wrong}"
+        );
     }
 }
 
 #[test]
 fn a_prefix_with_a_comma_is_taken_whole() {
-    let scheme = HmacScheme { prefix: "v1,".to_owned(), ..scheme() };
+    let scheme = HmacScheme {
+        prefix: "v1,".to_owned(),
+        ..scheme()
+    };
     let one = verifier(Scheme::Hmac(scheme), &["s"]);
-    assert_eq!(verify(&one, &[("x-signature", &format!("v1,{}", sign("s", "b")))], "b", at(0)), Ok(()));
+    assert_eq!(
+        verify(
+            &one,
+            &[("x-signature", &format!("v1,{}", sign("s", "b")))],
+            "b",
+            at(0)
+        ),
+        Ok(())
+    );
 }
 
 #[test]
 fn sha256_in_front_is_taken_off_where_no_prefix_is_named() {
     let one = verifier(Scheme::Hmac(scheme()), &["s"]);
-    assert_eq!(verify(&one, &[("x-signature", &format!("sha256={}", sign("s", "b")))], "b", at(0)), Ok(()));
+    assert_eq!(
+        verify(
+            &one,
+            &[("x-signature", &format!("sha256={}", sign("s", "b")))],
+            "b",
+            at(0)
+        ),
+        Ok(())
+    );
 }
 
 #[test]
 fn a_signed_timestamp_must_be_near_now_and_be_the_signed_one() {
-    let timestamp = SignedTimestamp { header: "x-timestamp".to_owned(), tolerance_ms: 60_000 };
+    let timestamp = SignedTimestamp {
+        header: "x-timestamp".to_owned(),
+        tolerance_ms: 60_000,
+    };
     let content = parse_content("{timestamp}.{body}").expect("a template");
-    let signed = HmacScheme { content, timestamp: Some(timestamp), ..scheme() };
+    let signed = HmacScheme {
+        content,
+        timestamp: Some(timestamp),
+        ..scheme()
+    };
     let one = verifier(Scheme::Hmac(signed), &["s"]);
     let signature = sign("s", "1000.b");
     let check = |timestamp: &str, now: i64| {
-        verify(&one, &[("x-signature", &signature), ("x-timestamp", timestamp)], "b", at(now))
+        verify(
+            &one,
+            &[("x-signature", &signature), ("x-timestamp", timestamp)],
+            "b",
+            at(now),
+        )
     };
     assert_eq!(check("1000", 1_060), Ok(()));
     assert_eq!(check("1000", 940), Ok(()));
-    assert_eq!(check("1000", 1_061), Err(Refused::TimestampOutsideTolerance));
+    assert_eq!(
+        check("1000", 1_061),
+        Err(Refused::TimestampOutsideTolerance)
+    );
     assert_eq!(check("1000", 939), Err(Refused::TimestampOutsideTolerance));
     assert_eq!(check("1001", 1_000), Err(Refused::SignatureMismatch));
     assert_eq!(check("soon", 1_000), Err(Refused::TimestampMissing));
-    assert_eq!(check(&i64::MAX.to_string(), 1_000), Err(Refused::TimestampOutsideTolerance));
-    assert_eq!(verify(&one, &[("x-signature", &signature)], "b", at(0)), Err(Refused::TimestampMissing));
+    assert_eq!(
+        check(&i64::MAX.to_string(), 1_000),
+        Err(Refused::TimestampOutsideTolerance)
+    );
+    assert_eq!(
+        verify(&one, &[("x-signature", &signature)], "b", at(0)),
+        Err(Refused::TimestampMissing)
+    );
 }
 
 #[test]
@@ -196,9 +425,18 @@ fn a_template_of_signed_content_names_body_and_timestamp() {
     assert_eq!(parse_content("{body}"), Ok(vec![Piece::Body]));
     assert_eq!(
         parse_content("v0:{timestamp}:{body}!"),
-        Ok(vec![literal("v0:"), Piece::Timestamp, literal(":"), Piece::Body, literal("!")])
+        Ok(vec![
+            literal("v0:"),
+            Piece::Timestamp,
+            literal(":"),
+            Piece::Body,
+            literal("!")
+        ])
     );
-    assert_eq!(parse_content("{id}{body}"), Ok(vec![Piece::Id, Piece::Body]));
+    assert_eq!(
+        parse_content("{id}{body}"),
+        Ok(vec![Piece::Id, Piece::Body])
+    );
     for (template, says) in [
         ("", "must be part"),
         ("{timestamp}", "must be part"),
@@ -214,19 +452,40 @@ fn a_template_of_signed_content_names_body_and_timestamp() {
 #[test]
 fn a_signed_id_is_taken_from_its_header() {
     let content = parse_content("{id}.{body}").expect("a template");
-    let signed = HmacScheme { content, id_header: Some("x-id".to_owned()), ..scheme() };
+    let signed = HmacScheme {
+        content,
+        id_header: Some("x-id".to_owned()),
+        ..scheme()
+    };
     let one = verifier(Scheme::Hmac(signed), &["s"]);
     let signature = sign("s", "msg_1.b");
-    let check = |id: &str| verify(&one, &[("x-signature", &signature), ("x-id", id)], "b", at(0));
+    let check = |id: &str| {
+        verify(
+            &one,
+            &[("x-signature", &signature), ("x-id", id)],
+            "b",
+            at(0),
+        )
+    };
     assert_eq!(check("msg_1"), Ok(()));
     assert_eq!(check("msg_2"), Err(Refused::SignatureMismatch));
-    assert_eq!(verify(&one, &[("x-signature", &signature)], "b", at(0)), Err(Refused::SignatureMissing));
+    assert_eq!(
+        verify(&one, &[("x-signature", &signature)], "b", at(0)),
+        Err(Refused::SignatureMissing)
+    );
 }
 
 #[test]
 fn without_a_usable_secret_nothing_verifies() {
     let body = "Hello, World!";
-    let empty_key = hex::encode::<[u8; 32]>(Hmac::<Sha256>::new_from_slice(b"").expect("any length").chain_update(body).finalize().into_bytes().into());
+    let empty_key = hex::encode::<[u8; 32]>(
+        Hmac::<Sha256>::new_from_slice(b"")
+            .expect("any length")
+            .chain_update(body)
+            .finalize()
+            .into_bytes()
+            .into(),
+    );
     let github = Scheme::template("github").expect("there");
     for secrets in [vec![], vec![""]] {
         let none = verifier(github.clone(), &secrets);
@@ -235,8 +494,19 @@ fn without_a_usable_secret_nothing_verifies() {
             assert_eq!(refused, Err(Refused::SignatureMismatch));
         }
     }
-    let dangling = Verifier::new(&Verification { scheme: github, secrets: vec![SecretIndex(9)] }, &[]);
-    let refused = verify(&dangling, &[("x-hub-signature-256", GITHUB_SIGNATURE)], body, at(0));
+    let dangling = Verifier::new(
+        &Verification {
+            scheme: github,
+            secrets: vec![SecretIndex(9)],
+        },
+        &[],
+    );
+    let refused = verify(
+        &dangling,
+        &[("x-hub-signature-256", GITHUB_SIGNATURE)],
+        body,
+        at(0),
+    );
     assert_eq!(refused, Err(Refused::SignatureMismatch));
 }
 
@@ -247,7 +517,9 @@ fn a_secret_that_cannot_be_a_key_is_told_so_without_repeating_it() {
     assert!(standard.check_secret(&Secret::new(WHSEC)).is_ok());
     assert!(github.check_secret(&Secret::new("anything at all")).is_ok());
     for secret in ["not base64!", "whsec_", "whsec_%%%"] {
-        let said = standard.check_secret(&Secret::new(secret)).expect_err(secret);
+        let said = standard
+            .check_secret(&Secret::new(secret))
+            .expect_err(secret);
         assert!(!said.contains(secret) || secret == "whsec_", "{said}");
     }
     assert!(github.check_secret(&Secret::new("")).is_err());
@@ -255,8 +527,14 @@ fn a_secret_that_cannot_be_a_key_is_told_so_without_repeating_it() {
 
 #[test]
 fn a_verifier_prints_no_key() {
-    let printed = format!("{:?}", verifier(Scheme::template("github").expect("there"), &[GITHUB_SECRET]));
-    assert!(printed.contains("[key]") && !printed.contains("Secret"), "{printed}");
+    let printed = format!(
+        "{:?}",
+        verifier(Scheme::template("github").expect("there"), &[GITHUB_SECRET])
+    );
+    assert!(
+        printed.contains("[key]") && !printed.contains("Secret"),
+        "{printed}"
+    );
 }
 
 #[test]
@@ -264,24 +542,43 @@ fn the_row_form_is_fixed() {
     let verification = Verification {
         scheme: Scheme::Hmac(HmacScheme {
             content: parse_content("{timestamp}.{body}").expect("a template"),
-            timestamp: Some(SignedTimestamp { header: "x-timestamp".to_owned(), tolerance_ms: 300_000 }),
+            timestamp: Some(SignedTimestamp {
+                header: "x-timestamp".to_owned(),
+                tolerance_ms: 300_000,
+            }),
             ..scheme()
         }),
         secrets: vec![SecretIndex(0), SecretIndex(1)],
     };
     let text = serde_json::to_string(&verification).expect("it serialises");
     expect_test::expect![[r#"{"scheme":{"hmac":{"header":"x-signature","encoding":"hex","prefix":"","content":["timestamp",{"literal":"."},"body"],"timestamp":{"header":"x-timestamp","tolerance_ms":300000},"id_header":null}},"secrets":[0,1]}"#]].assert_eq(&text);
-    assert_eq!(serde_json::from_str::<Verification>(&text).expect("it reads back"), verification);
+    assert_eq!(
+        serde_json::from_str::<Verification>(&text).expect("it reads back"),
+        verification
+    );
 }
 
 fn any_scheme() -> impl Strategy<Value = Scheme> {
     prop_oneof![
-        Just(Scheme::StandardWebhooks { tolerance_ms: u64::MAX }),
-        Just(Scheme::Stripe { tolerance_ms: u64::MAX }),
+        Just(Scheme::StandardWebhooks {
+            tolerance_ms: u64::MAX
+        }),
+        Just(Scheme::Stripe {
+            tolerance_ms: u64::MAX
+        }),
         ("[,= a-z]{0,4}", any::<bool>()).prop_map(|(prefix, hex)| {
             let encoding = if hex { Encoding::Hex } else { Encoding::Base64 };
-            let timestamp = Some(SignedTimestamp { header: "webhook-timestamp".to_owned(), tolerance_ms: u64::MAX });
-            Scheme::Hmac(HmacScheme { header: "webhook-signature".to_owned(), encoding, prefix, timestamp, ..scheme() })
+            let timestamp = Some(SignedTimestamp {
+                header: "webhook-timestamp".to_owned(),
+                tolerance_ms: u64::MAX,
+            });
+            Scheme::Hmac(HmacScheme {
+                header: "webhook-signature".to_owned(),
+                encoding,
+                prefix,
+                timestamp,
+                ..scheme()
+            })
         }),
     ]
 }
