@@ -14,11 +14,23 @@ pub struct Args {
     pub network: service::args::Network,
 
     /// What this process does, by commas: ingest, delivery, api [default: all of them]
-    #[arg(long, env = "HOOKSTREAM_ROLES", value_delimiter = ',', default_value = "ingest,delivery,api", hide_default_value = true, hide_possible_values = true)]
+    #[arg(
+        long,
+        env = "HOOKSTREAM_ROLES",
+        value_delimiter = ',',
+        default_value = "ingest,delivery,api",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
     pub roles: Vec<Role>,
 
     /// Where senders reach `/v1/ingest/…` [default: 0.0.0.0:8080]
-    #[arg(long, env = "HOOKSTREAM_LISTEN", default_value = "0.0.0.0:8080", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "HOOKSTREAM_LISTEN",
+        default_value = "0.0.0.0:8080",
+        hide_default_value = true
+    )]
     pub listen: SocketAddr,
 
     /// This process among the replicas; must differ between them [default: the host's name]
@@ -81,7 +93,12 @@ pub struct Limits {
     pub max_header_bytes: usize,
 
     /// Most header lines of a request; beyond it 431 [default: 100]
-    #[arg(long, env = "HOOKSTREAM_MAX_HEADERS", default_value_t = 100, hide_default_value = true)]
+    #[arg(
+        long,
+        env = "HOOKSTREAM_MAX_HEADERS",
+        default_value_t = 100,
+        hide_default_value = true
+    )]
     pub max_headers: usize,
 
     /// How long a request's head may take from its first byte, as `10s`; then 408 [default: 10s]
@@ -97,11 +114,21 @@ pub struct Limits {
     pub idle_timeout: Duration,
 
     /// Most connections; beyond it 503 [default: 4096]
-    #[arg(long, env = "HOOKSTREAM_MAX_CONNECTIONS", default_value_t = 4096, hide_default_value = true)]
+    #[arg(
+        long,
+        env = "HOOKSTREAM_MAX_CONNECTIONS",
+        default_value_t = 4096,
+        hide_default_value = true
+    )]
     pub max_connections: usize,
 
     /// Most requests in flight; beyond it 503 [default: 2048]
-    #[arg(long, env = "HOOKSTREAM_MAX_REQUESTS", default_value_t = 2048, hide_default_value = true)]
+    #[arg(
+        long,
+        env = "HOOKSTREAM_MAX_REQUESTS",
+        default_value_t = 2048,
+        hide_default_value = true
+    )]
     pub max_requests: usize,
 
     /// Most bytes of bodies in flight, as `64Mi`; beyond it 503 [default: 64Mi]
@@ -140,14 +167,22 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn size(text: &str) -> Result<usize, String> {
     let bytes = routing::size::parse(text).map_err(|error| error.to_string())?;
     // A semaphore counts these bytes in 32 bits at a time; 4 GiB is more than a gateway should hold anyway.
-    u32::try_from(bytes).map(|bytes| bytes as usize).map_err(|_| "must be below 4Gi".to_owned())
+    u32::try_from(bytes)
+        .map(|bytes| bytes as usize)
+        .map_err(|_| "must be below 4Gi".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NEEDED: [&str; 5] = ["hookstream-gateway", "--database-url", "postgres://localhost/db", "--keyring", "/keyring"];
+    const NEEDED: [&str; 5] = [
+        "hookstream-gateway",
+        "--database-url",
+        "postgres://localhost/db",
+        "--keyring",
+        "/keyring",
+    ];
 
     #[test]
     fn the_defaults_of_the_flags_are_the_defaults_of_the_library() {
@@ -160,18 +195,36 @@ mod tests {
     #[test]
     fn every_flag_says_its_default_and_has_an_environment_variable() {
         use clap::CommandFactory;
-        for argument in Args::command().get_arguments().filter(|argument| argument.get_long() != Some("help") && argument.get_long() != Some("version")) {
+        for argument in Args::command().get_arguments().filter(|argument| {
+            argument.get_long() != Some("help") && argument.get_long() != Some("version")
+        }) {
             let name = argument.get_long().unwrap_or_default();
-            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-            assert!(help.contains("default:") || help.contains("[no default]"), "--{name}: {help}");
+            let help = argument
+                .get_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                help.contains("default:") || help.contains("[no default]"),
+                "--{name}: {help}"
+            );
             assert!(argument.get_env().is_some(), "--{name}");
         }
     }
 
     #[test]
     fn a_value_that_makes_no_sense_is_refused() {
-        for wrong in [["--head-timeout", "0s"], ["--head-timeout", "soon"], ["--max-header-bytes", "8Gi"], ["--shards", "0"], ["--roles", "cook"], ["--recorders", "0"]] {
-            assert!(Args::try_parse_from(NEEDED.into_iter().chain(wrong)).is_err(), "{wrong:?}");
+        for wrong in [
+            ["--head-timeout", "0s"],
+            ["--head-timeout", "soon"],
+            ["--max-header-bytes", "8Gi"],
+            ["--shards", "0"],
+            ["--roles", "cook"],
+            ["--recorders", "0"],
+        ] {
+            assert!(
+                Args::try_parse_from(NEEDED.into_iter().chain(wrong)).is_err(),
+                "{wrong:?}"
+            );
         }
     }
 }

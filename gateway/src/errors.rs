@@ -67,7 +67,9 @@ impl Refusal {
             Refusal::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::UriTooLong => StatusCode::URI_TOO_LONG,
-            Refusal::Malformed | Refusal::BodyAborted | Refusal::NotStorable => StatusCode::BAD_REQUEST,
+            Refusal::Malformed | Refusal::BodyAborted | Refusal::NotStorable => {
+                StatusCode::BAD_REQUEST
+            }
             Refusal::HeadTimeout | Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Refusal::TooManyConnections
             | Refusal::TooManyRequests
@@ -129,8 +131,13 @@ impl Refusal {
         match self {
             Refusal::Unauthorized(refused) => Some(json!({ "reason": refused.as_str() })),
             Refusal::PayloadTooLarge { limit_bytes } => Some(json!({ "limit_bytes": limit_bytes })),
-            Refusal::HeadersTooLarge { max_bytes, max_count } => Some(json!({ "max_bytes": max_bytes, "max_count": max_count })),
-            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(json!({ "retry_after_ms": RETRY_AFTER_SECONDS * 1000 })),
+            Refusal::HeadersTooLarge {
+                max_bytes,
+                max_count,
+            } => Some(json!({ "max_bytes": max_bytes, "max_count": max_count })),
+            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                Some(json!({ "retry_after_ms": RETRY_AFTER_SECONDS * 1000 }))
+            }
             _ => None,
         }
     }
@@ -140,8 +147,14 @@ impl Refusal {
         let mut response = Response::new(Full::new(self.body(request_id)));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(REQUEST_ID, HeaderValue::from_str(request_id).expect("a request id is ASCII"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        headers.insert(
+            REQUEST_ID,
+            HeaderValue::from_str(request_id).expect("a request id is ASCII"),
+        );
         if let Refusal::MethodNotAllowed { allow } = self
             && let Ok(value) = HeaderValue::from_str(allow)
         {
@@ -157,7 +170,11 @@ impl Refusal {
     pub fn raw_response(&self, request_id: &str) -> Bytes {
         let body = self.body(request_id);
         let status = self.status();
-        let retry_after = if status == StatusCode::SERVICE_UNAVAILABLE { format!("retry-after: {RETRY_AFTER_SECONDS}\r\n") } else { String::new() };
+        let retry_after = if status == StatusCode::SERVICE_UNAVAILABLE {
+            format!("retry-after: {RETRY_AFTER_SECONDS}\r\n")
+        } else {
+            String::new()
+        };
         let mut raw = format!(
             "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nx-request-id: {request_id}\r\n{retry_after}connection: close\r\n\r\n",
             status.as_u16(),
@@ -179,8 +196,16 @@ impl Refusal {
             #[serde(skip_serializing_if = "Option::is_none")]
             details: Option<Value>,
         }
-        let envelope = Envelope { error: self.to_string(), status: self.status().as_u16(), request_id, code: self.code(), details: self.details() };
-        serde_json::to_vec(&envelope).expect("strings and numbers serialise").into()
+        let envelope = Envelope {
+            error: self.to_string(),
+            status: self.status().as_u16(),
+            request_id,
+            code: self.code(),
+            details: self.details(),
+        };
+        serde_json::to_vec(&envelope)
+            .expect("strings and numbers serialise")
+            .into()
     }
 }
 

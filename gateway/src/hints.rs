@@ -51,7 +51,10 @@ pub fn start(store: Store, ears: Ears, token: CancellationToken) -> JoinHandle<(
                         ears.hear(Hint::Lost);
                         listen(listener, &ears).await
                     }
-                    Err(error) => tracing::warn!(error = service::log::chain(&error), "cannot listen to Postgres; will try again"),
+                    Err(error) => tracing::warn!(
+                        error = service::log::chain(&error),
+                        "cannot listen to Postgres; will try again"
+                    ),
                 }
                 tokio::time::sleep(PAUSE).await;
             }
@@ -68,7 +71,10 @@ async fn listen(mut listener: Listener, ears: &Ears) -> ! {
         match listener.next().await {
             Ok(hint) => ears.hear(hint),
             Err(error) => {
-                tracing::warn!(error = service::log::chain(&error), "lost the listening connection; will try again");
+                tracing::warn!(
+                    error = service::log::chain(&error),
+                    "lost the listening connection; will try again"
+                );
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -4,8 +4,12 @@
 //! Handles are kept by whoever counts; a series of a source leaves when the source has left the table (`ingest::sources`).
 
 use crate::scheduler::DeliveryMetrics;
-use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
-use service::metrics::{SECONDS, counter, counters, gauge, gauge_seconds, gauges, gauges_seconds, histogram};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+};
+use service::metrics::{
+    SECONDS, counter, counters, gauge, gauge_seconds, gauges, gauges_seconds, histogram,
+};
 use std::sync::Arc;
 
 /// All of them; made once per process.
@@ -22,9 +26,14 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn new(registry: &Registry) -> Arc<Metrics> {
-        gauges(registry, "hookstream_build_info", "Always 1; the version is a label.", &["version"])
-            .with_label_values(&[env!("CARGO_PKG_VERSION")])
-            .set(1);
+        gauges(
+            registry,
+            "hookstream_build_info",
+            "Always 1; the version is a label.",
+            &["version"],
+        )
+        .with_label_values(&[env!("CARGO_PKG_VERSION")])
+        .set(1);
         Arc::new(Metrics {
             ingest: Ingest::new(registry),
             recorder: Recorder::new(registry),
@@ -66,16 +75,32 @@ impl Ingest {
                 "Requests of which nothing was recorded, by reason; namespace and source are empty when the request named none.",
                 &["namespace", "source", "reason"],
             ),
-            body_bytes: counter(registry, "hookstream_ingest_body_bytes_total", "Bytes of the bodies of accepted requests."),
+            body_bytes: counter(
+                registry,
+                "hookstream_ingest_body_bytes_total",
+                "Bytes of the bodies of accepted requests.",
+            ),
             request_seconds: histogram(
                 registry,
                 "hookstream_ingest_request_seconds",
                 "From the request's head to the answer, commit included, of accepted requests.",
                 SECONDS,
             ),
-            in_flight: gauge(registry, "hookstream_ingest_requests_in_flight", "Requests being read or waiting for their commit."),
-            buffered_bytes: gauge(registry, "hookstream_ingest_buffered_bytes", "Body bytes held for requests in flight."),
-            connections: gauge(registry, "hookstream_ingest_connections", "Open connections on the public port."),
+            in_flight: gauge(
+                registry,
+                "hookstream_ingest_requests_in_flight",
+                "Requests being read or waiting for their commit.",
+            ),
+            buffered_bytes: gauge(
+                registry,
+                "hookstream_ingest_buffered_bytes",
+                "Body bytes held for requests in flight.",
+            ),
+            connections: gauge(
+                registry,
+                "hookstream_ingest_connections",
+                "Open connections on the public port.",
+            ),
         }
     }
 }
@@ -99,10 +124,27 @@ impl Recorder {
                 "Events that shared one commit.",
                 &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0],
             ),
-            commit_seconds: histogram(registry, "hookstream_commit_seconds", "Duration of one commit of recorded events.", SECONDS),
-            retries: counter(registry, "hookstream_commit_retries_total", "Commits tried again because the first answer was lost or refused."),
-            failed_events: counter(registry, "hookstream_commit_failed_events_total", "Events that could not be recorded; their senders were told so."),
-            deliveries: counter(registry, "hookstream_deliveries_recorded_total", "Deliveries recorded together with their events."),
+            commit_seconds: histogram(
+                registry,
+                "hookstream_commit_seconds",
+                "Duration of one commit of recorded events.",
+                SECONDS,
+            ),
+            retries: counter(
+                registry,
+                "hookstream_commit_retries_total",
+                "Commits tried again because the first answer was lost or refused.",
+            ),
+            failed_events: counter(
+                registry,
+                "hookstream_commit_failed_events_total",
+                "Events that could not be recorded; their senders were told so.",
+            ),
+            deliveries: counter(
+                registry,
+                "hookstream_deliveries_recorded_total",
+                "Deliveries recorded together with their events.",
+            ),
         }
     }
 }
@@ -119,8 +161,16 @@ pub struct Table {
 impl Table {
     fn new(registry: &Registry) -> Table {
         Table {
-            epoch: gauge(registry, "hookstream_table_epoch", "Epoch of the routing table in use; it grows with each new leader of the operator."),
-            revision: gauge(registry, "hookstream_table_revision", "Revision of the routing table in use."),
+            epoch: gauge(
+                registry,
+                "hookstream_table_epoch",
+                "Epoch of the routing table in use; it grows with each new leader of the operator.",
+            ),
+            revision: gauge(
+                registry,
+                "hookstream_table_revision",
+                "Revision of the routing table in use.",
+            ),
             staleness_seconds: gauge_seconds(
                 registry,
                 "hookstream_table_staleness_seconds",
@@ -190,8 +240,17 @@ pub struct Pool {
 impl Pool {
     fn new(registry: &Registry) -> Pool {
         Pool {
-            connections: gauges(registry, "hookstream_postgres_connections", "Connections in the pool, by state.", &["state"]),
-            max: gauge(registry, "hookstream_postgres_connections_max", "Most connections that the pool may open."),
+            connections: gauges(
+                registry,
+                "hookstream_postgres_connections",
+                "Connections in the pool, by state.",
+                &["state"],
+            ),
+            max: gauge(
+                registry,
+                "hookstream_postgres_connections_max",
+                "Most connections that the pool may open.",
+            ),
         }
     }
 }

@@ -32,7 +32,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { writers: 1, queue: 8192, max_batch_events: 512, max_batch_bytes: 8 << 20, patience: Duration::from_secs(5) }
+        Options {
+            writers: 1,
+            queue: 8192,
+            max_batch_events: 512,
+            max_batch_bytes: 8 << 20,
+            patience: Duration::from_secs(5),
+        }
     }
 }
 
@@ -58,7 +64,9 @@ impl Book for Pool {
     }
 
     async fn make_partitions(&self) -> store::Result<()> {
-        store::partitions::ensure(self, service::clock::now()).await.map(drop)
+        store::partitions::ensure(self, service::clock::now())
+            .await
+            .map(drop)
     }
 }
 
@@ -80,12 +88,24 @@ struct Entry {
 impl Handle {
     /// Returns once the event is committed, or is known not to be, or nobody can know.
     pub async fn record(&self, recorded: Recorded, charge: Charge) -> Result<(), Refusal> {
-        self.enqueue(recorded, Some(charge))?.await.unwrap_or(Err(Refusal::DatabaseAway))
+        self.enqueue(recorded, Some(charge))?
+            .await
+            .unwrap_or(Err(Refusal::DatabaseAway))
     }
 
-    fn enqueue(&self, recorded: Recorded, charge: Option<Charge>) -> Result<oneshot::Receiver<Result<(), Refusal>>, Refusal> {
+    fn enqueue(
+        &self,
+        recorded: Recorded,
+        charge: Option<Charge>,
+    ) -> Result<oneshot::Receiver<Result<(), Refusal>>, Refusal> {
         let (answer, answered) = oneshot::channel();
-        self.0.try_send(Entry { recorded, answer, _charge: charge }).map_err(|_| Refusal::QueueFull)?;
+        self.0
+            .try_send(Entry {
+                recorded,
+                answer,
+                _charge: charge,
+            })
+            .map_err(|_| Refusal::QueueFull)?;
         Ok(answered)
     }
 }
@@ -107,7 +127,13 @@ impl Running {
 }
 
 /// Starts the writers.
-pub fn start<B: Book>(options: Options, book: B, hand_over: HandOver, metrics: Arc<metrics::Metrics>, token: CancellationToken) -> (Handle, Running) {
+pub fn start<B: Book>(
+    options: Options,
+    book: B,
+    hand_over: HandOver,
+    metrics: Arc<metrics::Metrics>,
+    token: CancellationToken,
+) -> (Handle, Running) {
     let (sender, receiver) = mpsc::channel(options.queue);
     let receiver = Arc::new(Mutex::new(receiver));
     let mut writers = JoinSet::new();
@@ -161,20 +187,29 @@ impl<B: Book> Writer<B> {
     /// How many of the entries go into one commit.
     fn fitting(&self, waiting: &[Entry]) -> usize {
         let mut bytes = 0;
-        let fitting = waiting.iter().take(self.options.max_batch_events).take_while(|entry| {
-            bytes += entry.recorded.event.body.len() + entry.recorded.event.headers.len();
-            bytes <= self.options.max_batch_bytes
-        });
+        let fitting = waiting
+            .iter()
+            .take(self.options.max_batch_events)
+            .take_while(|entry| {
+                bytes += entry.recorded.event.body.len() + entry.recorded.event.headers.len();
+                bytes <= self.options.max_batch_bytes
+            });
         fitting.count().max(1)
     }
 
     async fn commit(&mut self, batch: Vec<Entry>) {
-        let (recorded, answers): (Vec<Recorded>, Vec<_>) = batch.into_iter().map(|entry| (entry.recorded, (entry.answer, entry._charge))).unzip();
+        let (recorded, answers): (Vec<Recorded>, Vec<_>) = batch
+            .into_iter()
+            .map(|entry| (entry.recorded, (entry.answer, entry._charge)))
+            .unzip();
         let results = self.record(&recorded).await;
         let mut committed = Vec::with_capacity(recorded.len());
         for (recorded, result) in recorded.into_iter().zip(&results) {
             if result.is_ok() && !recorded.deliveries.is_empty() {
-                self.metrics.recorder.deliveries.inc_by(recorded.deliveries.len() as u64);
+                self.metrics
+                    .recorder
+                    .deliveries
+                    .inc_by(recorded.deliveries.len() as u64);
                 committed.push(recorded);
             }
         }
@@ -208,7 +243,11 @@ impl<B: Book> Writer<B> {
                     results.push(Err(Refusal::NotStorable));
                 }
                 Err(error) => {
-                    tracing::error!(events = part.len(), error = service::log::chain(&error), "events could not be recorded; their senders are told to send again");
+                    tracing::error!(
+                        events = part.len(),
+                        error = service::log::chain(&error),
+                        "events could not be recorded; their senders are told to send again"
+                    );
                     results.extend(part.iter().map(|_| Err(Refusal::DatabaseAway)));
                 }
             }
@@ -217,20 +256,38 @@ impl<B: Book> Writer<B> {
     }
 
     async fn record_part(&mut self, part: &[Recorded]) -> store::Result<()> {
-        let patience = if self.away { PATIENCE_WHEN_AWAY } else { self.options.patience };
+        let patience = if self.away {
+            PATIENCE_WHEN_AWAY
+        } else {
+            self.options.patience
+        };
         let deadline = Instant::now() + patience;
         let mut partitions_made = false;
         loop {
             let started = service::clock::instant();
-            let result = match tokio::time::timeout_at(deadline + HANGING.min(patience), self.book.record(part)).await {
+            let result = match tokio::time::timeout_at(
+                deadline + HANGING.min(patience),
+                self.book.record(part),
+            )
+            .await
+            {
                 Ok(result) => result,
-                Err(_) => Err(store::Error::Unavailable("the database does not answer".into())),
+                Err(_) => Err(store::Error::Unavailable(
+                    "the database does not answer".into(),
+                )),
             };
             match result {
                 Ok(()) => {
                     self.away = false;
-                    self.metrics.recorder.batch_events.observe(part.len() as f64);
-                    self.metrics.recorder.commit_seconds.observe(service::clock::instant().duration_since(started).as_secs_f64());
+                    self.metrics
+                        .recorder
+                        .batch_events
+                        .observe(part.len() as f64);
+                    self.metrics.recorder.commit_seconds.observe(
+                        service::clock::instant()
+                            .duration_since(started)
+                            .as_secs_f64(),
+                    );
                     return Ok(());
                 }
                 Err(store::Error::MissingPartition(_)) if !partitions_made => {

@@ -90,15 +90,22 @@ impl Options {
     /// A port is taken, an allow rule makes no sense, or the key ring can't be read.
     pub async fn from_args(args: Args) -> anyhow::Result<Options> {
         let keys = Keys::File(args.common.keyring.clone());
-        keys.read().with_context(|| format!("--keyring {}", args.common.keyring.display()))?;
+        keys.read()
+            .with_context(|| format!("--keyring {}", args.common.keyring.display()))?;
         let mut database = store::Options::new(args.common.database_url.clone());
         database.max_connections = args.database_connections;
         database.application_name = "hookstream-gateway".to_owned();
         let public = match args.roles.contains(&Role::Ingest) {
-            true => Some(TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?),
+            true => Some(
+                TcpListener::bind(args.listen)
+                    .await
+                    .with_context(|| format!("--listen {}", args.listen))?,
+            ),
             false => None,
         };
-        let admin = TcpListener::bind(args.common.admin_listen).await.with_context(|| format!("--admin-listen {}", args.common.admin_listen))?;
+        let admin = TcpListener::bind(args.common.admin_listen)
+            .await
+            .with_context(|| format!("--admin-listen {}", args.common.admin_listen))?;
         Ok(Options {
             roles: args.roles,
             public,
@@ -107,7 +114,10 @@ impl Options {
             replica: args.replica.unwrap_or_else(host_name),
             limits: args.limits,
             trusted_proxies: args.network.trusted_proxies,
-            egress: egress::Options { policy: policy(&args.network.egress_allow)?, ..egress::Options::default() },
+            egress: egress::Options {
+                policy: policy(&args.network.egress_allow)?,
+                ..egress::Options::default()
+            },
             attempts: args.attempts,
             lease_ttl: args.lease_ttl,
             retention: args.retention,
@@ -118,12 +128,19 @@ impl Options {
 }
 
 fn policy(allow: &[String]) -> anyhow::Result<egress::Policy> {
-    let allow = allow.iter().map(|rule| rule.parse()).collect::<Result<_, egress::InvalidRule>>().context("--egress-allow")?;
+    let allow = allow
+        .iter()
+        .map(|rule| rule.parse())
+        .collect::<Result<_, egress::InvalidRule>>()
+        .context("--egress-allow")?;
     Ok(egress::Policy { allow })
 }
 
 fn host_name() -> String {
-    std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/etc/hostname").ok()).map_or_else(|| "gateway".to_owned(), |name| name.trim().to_owned())
+    std::env::var("HOSTNAME")
+        .ok()
+        .or_else(|| std::fs::read_to_string("/etc/hostname").ok())
+        .map_or_else(|| "gateway".to_owned(), |name| name.trim().to_owned())
 }
 
 /// Runs until the token is cancelled and the drain is done.
@@ -133,20 +150,43 @@ fn host_name() -> String {
 pub async fn run(mut options: Options, token: CancellationToken) -> anyhow::Result<()> {
     let metrics = Metrics::new(&options.registry);
     let store = Store::connect_lazy(options.database.clone())?;
-    metrics.pool.max.set(i64::from(options.database.max_connections));
+    metrics
+        .pool
+        .max
+        .set(i64::from(options.database.max_connections));
     let ends = Ends::default();
     // Whatever way this function ends, nothing that it started goes on.
     let _ends = ends.all.clone().drop_guard();
 
-    let ingest = Arc::new(Ingest::new(options.limits.clone(), options.trusted_proxies.clone(), metrics.clone(), options.observer.clone()));
+    let ingest = Arc::new(Ingest::new(
+        options.limits.clone(),
+        options.trusted_proxies.clone(),
+        metrics.clone(),
+        options.observer.clone(),
+    ));
     let replica = replica(&options);
     let admin = options.admin.take().map(|listener| {
-        let (readiness, registry, end) = (options.readiness.clone(), options.registry.clone(), ends.admin.clone());
+        let (readiness, registry, end) = (
+            options.readiness.clone(),
+            options.registry.clone(),
+            ends.admin.clone(),
+        );
         tokio::spawn(admin::serve(listener, readiness, registry, end))
     });
     let mut server = options.public.take().map(|listener| {
-        tracing::info!(address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default(), "listening");
-        tokio::spawn(server::serve(listener, ingest.clone(), ends.drain.clone(), ends.abort.clone()))
+        tracing::info!(
+            address = listener
+                .local_addr()
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
+            "listening"
+        );
+        tokio::spawn(server::serve(
+            listener,
+            ingest.clone(),
+            ends.drain.clone(),
+            ends.abort.clone(),
+        ))
     });
 
     let started = tokio::select! {
@@ -158,7 +198,13 @@ pub async fn run(mut options: Options, token: CancellationToken) -> anyhow::Resu
         options.readiness.ready();
         broken = parts.broken(&token, server.as_mut()).await.err();
         options.readiness.not_ready("draining");
-        parts.drain(&options, server.take().filter(|server| !server.is_finished()), &ends).await;
+        parts
+            .drain(
+                &options,
+                server.take().filter(|server| !server.is_finished()),
+                &ends,
+            )
+            .await;
     }
     ends.drain.cancel();
     ends.admin.cancel();
@@ -192,7 +238,14 @@ impl Default for Ends {
     fn default() -> Self {
         let all = CancellationToken::new();
         let end = || all.child_token();
-        Ends { drain: end(), abort: end(), recorder: end(), background: end(), admin: end(), all: all.clone() }
+        Ends {
+            drain: end(),
+            abort: end(),
+            recorder: end(),
+            background: end(),
+            admin: end(),
+            all: all.clone(),
+        }
     }
 }
 
@@ -209,14 +262,23 @@ struct Parts {
 }
 
 impl Parts {
-    async fn start(options: &Options, store: &Store, replica: Replica, metrics: &Arc<Metrics>, ingest: &Arc<Ingest>, ends: &Ends) -> anyhow::Result<Parts> {
+    async fn start(
+        options: &Options,
+        store: &Store,
+        replica: Replica,
+        metrics: &Arc<Metrics>,
+        ingest: &Arc<Ingest>,
+        ends: &Ends,
+    ) -> anyhow::Result<Parts> {
         let shards = prepare(store, options).await?;
         let id: Arc<str> = replica.id.as_str().into();
         let current = Arc::new(table::Current::default());
         let delivery = Arc::new(OnceLock::<scheduler::Handle>::new());
         let (first, wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
 
-        options.readiness.not_ready("waiting for the first routing table");
+        options
+            .readiness
+            .not_ready("waiting for the first routing table");
         let loader = Loader {
             pool: store.pool.clone(),
             keys: options.keys.clone(),
@@ -229,26 +291,74 @@ impl Parts {
         };
         // Apart from the rest: it stops first, since a heartbeat would call a replica that hands over a deliverer.
         let heartbeat_end = ends.background.child_token();
-        let heartbeat = task::spawn(loader, table::POLL, wake.clone(), &metrics.tasks, heartbeat_end.clone());
+        let heartbeat = task::spawn(
+            loader,
+            table::POLL,
+            wake.clone(),
+            &metrics.tasks,
+            heartbeat_end.clone(),
+        );
         first.notified().await;
 
-        let running = scheduler::start(delivery_options(options, &id, shards), store, current.table(), metrics.delivery.clone(), CancellationToken::new());
+        let running = scheduler::start(
+            delivery_options(options, &id, shards),
+            store,
+            current.table(),
+            metrics.delivery.clone(),
+            CancellationToken::new(),
+        );
         let handle = running.handle();
         assert!(delivery.set(handle.clone()).is_ok(), "delivery starts once");
-        let recorder_options = recorder::Options { writers: options.limits.recorders, ..recorder::Options::default() };
-        let (recorder_handle, recorder) =
-            recorder::start(recorder_options, store.pool.clone(), hand_over(handle.clone()), metrics.clone(), ends.recorder.clone());
-        ingest.open(Ready { recorder: recorder_handle, table: current.clone(), shards });
+        let recorder_options = recorder::Options {
+            writers: options.limits.recorders,
+            ..recorder::Options::default()
+        };
+        let (recorder_handle, recorder) = recorder::start(
+            recorder_options,
+            store.pool.clone(),
+            hand_over(handle.clone()),
+            metrics.clone(),
+            ends.recorder.clone(),
+        );
+        ingest.open(Ready {
+            recorder: recorder_handle,
+            table: current.clone(),
+            shards,
+        });
 
-        let mut background = vec![hints::start(store.clone(), ears(handle, wake), ends.background.clone())];
+        let mut background = vec![hints::start(
+            store.clone(),
+            ears(handle, wake),
+            ends.background.clone(),
+        )];
         let leases = tasks::Leases::new(store.pool.clone(), id.clone());
-        background.extend(tasks::start(&leases, options.retention, ingest.clone(), current, metrics, &ends.background));
+        background.extend(tasks::start(
+            &leases,
+            options.retention,
+            ingest.clone(),
+            current,
+            metrics,
+            &ends.background,
+        ));
         tracing::info!(replica = %id, shards, roles = ?options.roles, "ready");
-        Ok(Parts { store: store.clone(), replica: id, recorder, delivery: running, heartbeat, heartbeat_end, background, leases })
+        Ok(Parts {
+            store: store.clone(),
+            replica: id,
+            recorder,
+            delivery: running,
+            heartbeat,
+            heartbeat_end,
+            background,
+            leases,
+        })
     }
 
     /// Waits for the end; `Err` when a part ended that shouldn't have: better a restart than half a gateway.
-    async fn broken(&mut self, token: &CancellationToken, server: Option<&mut JoinHandle<()>>) -> anyhow::Result<()> {
+    async fn broken(
+        &mut self,
+        token: &CancellationToken,
+        server: Option<&mut JoinHandle<()>>,
+    ) -> anyhow::Result<()> {
         let server = async {
             match server {
                 Some(server) => drop(server.await),
@@ -268,9 +378,13 @@ impl Parts {
         let requests = async {
             ends.drain.cancel();
             if let Some(mut server) = server
-                && tokio::time::timeout(options.grace, &mut server).await.is_err()
+                && tokio::time::timeout(options.grace, &mut server)
+                    .await
+                    .is_err()
             {
-                tracing::warn!("requests in flight took longer than the grace; their connections are closed, nothing of them was recorded");
+                tracing::warn!(
+                    "requests in flight took longer than the grace; their connections are closed, nothing of them was recorded"
+                );
                 ends.abort.cancel();
                 let _ = tokio::time::timeout(LAST_STEPS, server).await;
             }
@@ -292,9 +406,16 @@ impl Parts {
             let _ = tokio::time::timeout(LAST_STEPS, task).await;
         }
         last_step("giving back task leases", self.leases.release()).await;
-        last_step("leaving", store::replicas::leave(&self.store.pool, &self.replica)).await;
+        last_step(
+            "leaving",
+            store::replicas::leave(&self.store.pool, &self.replica),
+        )
+        .await;
         let _ = tokio::time::timeout(LAST_STEPS, self.store.pool.close()).await;
-        tracing::info!(took_ms = clock::instant().duration_since(started).as_millis(), "drained");
+        tracing::info!(
+            took_ms = clock::instant().duration_since(started).as_millis(),
+            "drained"
+        );
     }
 }
 
@@ -313,28 +434,45 @@ async fn prepare(store: &Store, options: &Options) -> anyhow::Result<u16> {
         let error = match store::migrate(&store.pool, options.shards).await {
             Ok(migrated) => {
                 if let Some(ignored) = migrated.ignored_shards {
-                    tracing::warn!(asked = ignored, shards = migrated.shards, "this database was laid out with another number of shards, which stays");
+                    tracing::warn!(
+                        asked = ignored,
+                        shards = migrated.shards,
+                        "this database was laid out with another number of shards, which stays"
+                    );
                 }
                 return Ok(migrated.shards);
             }
-            Err(error @ (store::Error::Newer { .. } | store::Error::Url(_) | store::Error::Schema(_))) => return Err(error.into()),
+            Err(
+                error @ (store::Error::Newer { .. }
+                | store::Error::Url(_)
+                | store::Error::Schema(_)),
+            ) => return Err(error.into()),
             Err(error) => error,
         };
         let why = service::log::chain(&error);
         tracing::warn!(error = why, "waiting for Postgres");
-        options.readiness.not_ready(format!("waiting for Postgres: {why}"));
+        options
+            .readiness
+            .not_ready(format!("waiting for Postgres: {why}"));
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(5));
     }
 }
 
 fn replica(options: &Options) -> Replica {
-    let admin = options.admin.as_ref().and_then(|admin| admin.local_addr().ok());
+    let admin = options
+        .admin
+        .as_ref()
+        .and_then(|admin| admin.local_addr().ok());
     Replica {
         // A container that restarts keeps its name, and its predecessor's leases must not look like its own.
         id: format!("{}-{:08x}", options.replica, rand::random::<u32>()),
         address: admin.map(|admin| admin.to_string()).unwrap_or_default(),
-        roles: options.roles.iter().map(|role| role.as_str().to_owned()).collect(),
+        roles: options
+            .roles
+            .iter()
+            .map(|role| role.as_str().to_owned())
+            .collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: clock::now(),
         route_epoch: 0,
@@ -345,7 +483,10 @@ fn replica(options: &Options) -> Replica {
 }
 
 /// What follows from a new table.
-fn changed(delivery: Arc<OnceLock<scheduler::Handle>>, first: Arc<Notify>) -> Arc<dyn Fn() + Send + Sync> {
+fn changed(
+    delivery: Arc<OnceLock<scheduler::Handle>>,
+    first: Arc<Notify>,
+) -> Arc<dyn Fn() + Send + Sync> {
     Arc::new(move || match delivery.get() {
         Some(delivery) => delivery.table_changed(),
         None => first.notify_one(),

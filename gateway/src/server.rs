@@ -42,7 +42,12 @@ const TURNED_AWAY_AT_ONCE: usize = 64;
 const STREAMS: u32 = 256;
 
 /// Serves until `drain` is cancelled and every connection has ended; `abort` ends them at once.
-pub async fn serve(listener: TcpListener, ingest: Arc<Ingest>, drain: CancellationToken, abort: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    ingest: Arc<Ingest>,
+    drain: CancellationToken,
+    abort: CancellationToken,
+) {
     let server = Arc::new(Server {
         connections: Semaphore::new(ingest.limits().max_connections),
         turning_away: Semaphore::new(TURNED_AWAY_AT_ONCE),
@@ -106,7 +111,14 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20))
         // HTTP/2 counts 32 bytes more a line. Beyond this the protocol library answers a bare 431; below it we do.
-        .max_header_list_size(u32::try_from(limits.max_header_bytes.saturating_add(64 * limits.max_headers)).unwrap_or(u32::MAX));
+        .max_header_list_size(
+            u32::try_from(
+                limits
+                    .max_header_bytes
+                    .saturating_add(64 * limits.max_headers),
+            )
+            .unwrap_or(u32::MAX),
+        );
     builder
 }
 
@@ -117,7 +129,9 @@ enum Version {
 
 impl Server {
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let Ok(_permit) = self.connections.try_acquire() else { return self.turn_away(stream).await };
+        let Ok(_permit) = self.connections.try_acquire() else {
+            return self.turn_away(stream).await;
+        };
         let _open = Open::new(&self.ingest.metrics().ingest.connections);
         // Answers are small and complete: waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
@@ -128,12 +142,20 @@ impl Server {
     }
 
     async fn talk(&self, mut stream: TcpStream, peer: SocketAddr) {
-        let Some((version, read)) = self.sniff(&mut stream).await else { return };
+        let Some((version, read)) = self.sniff(&mut stream).await else {
+            return;
+        };
         let activity = Arc::new(Activity::default());
         let ingest = self.ingest.clone();
         let refuse = move |refusal: &Refusal| ingest.refuse_connection(refusal);
         let limits = self.ingest.limits();
-        let wire = TokioIo::new(Wire::new(stream, read, activity.clone(), Box::new(refuse), limits));
+        let wire = TokioIo::new(Wire::new(
+            stream,
+            read,
+            activity.clone(),
+            Box::new(refuse),
+            limits,
+        ));
         let service = {
             let (ingest, activity) = (self.ingest.clone(), activity.clone());
             service_fn(move |request: hyper::Request<Incoming>| {
@@ -146,8 +168,22 @@ impl Server {
             })
         };
         match version {
-            Version::Http1 => self.watch(self.http1.serve_connection(wire, service), |connection| connection.graceful_shutdown(), &activity).await,
-            Version::Http2 => self.watch(self.http2.serve_connection(wire, service), |connection| connection.graceful_shutdown(), &activity).await,
+            Version::Http1 => {
+                self.watch(
+                    self.http1.serve_connection(wire, service),
+                    |connection| connection.graceful_shutdown(),
+                    &activity,
+                )
+                .await
+            }
+            Version::Http2 => {
+                self.watch(
+                    self.http2.serve_connection(wire, service),
+                    |connection| connection.graceful_shutdown(),
+                    &activity,
+                )
+                .await
+            }
         }
     }
 
@@ -192,7 +228,11 @@ impl Server {
         let limits = self.ingest.limits();
         let mut read = Vec::with_capacity(PREFACE.len());
         loop {
-            let patience = if read.is_empty() { limits.idle_timeout } else { limits.head_timeout };
+            let patience = if read.is_empty() {
+                limits.idle_timeout
+            } else {
+                limits.head_timeout
+            };
             let arrived = tokio::select! {
                 biased;
                 arrived = tokio::time::timeout(patience, stream.read_buf(&mut read)) => arrived,
@@ -221,7 +261,9 @@ impl Server {
     /// would take the answer away from it.
     async fn turn_away(&self, mut stream: TcpStream) {
         let answer = self.ingest.refuse_connection(&Refusal::TooManyConnections);
-        let Ok(_permit) = self.turning_away.try_acquire() else { return };
+        let Ok(_permit) = self.turning_away.try_acquire() else {
+            return;
+        };
         let tell = async {
             let mut rest = [0; 4096];
             stream.write_all(&answer).await?;
@@ -235,7 +277,8 @@ impl Server {
 
 /// How often a connection's progress is looked at: often enough for its time limits, seldom enough to cost nothing.
 fn tick(limits: &Limits) -> Duration {
-    (limits.head_timeout.min(limits.idle_timeout) / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
+    (limits.head_timeout.min(limits.idle_timeout) / 4)
+        .clamp(Duration::from_millis(10), Duration::from_secs(1))
 }
 
 struct Open<'a>(&'a prometheus::IntGauge);

@@ -58,7 +58,10 @@ impl Current {
 
     /// Time since the table was last known to be the newest; `None` before the first.
     pub fn staleness(&self, now: Instant) -> Option<Duration> {
-        self.confirmed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).map(|confirmed| now.duration_since(confirmed))
+        self.confirmed
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .map(|confirmed| now.duration_since(confirmed))
     }
 
     /// Puts a table in use.
@@ -68,7 +71,10 @@ impl Current {
     }
 
     fn confirm(&self, now: Instant) {
-        *self.confirmed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(now);
+        *self
+            .confirmed
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(now);
     }
 }
 
@@ -135,18 +141,40 @@ impl Loader {
         let asked = clock::instant();
         let applied = self.current.get();
         let loaded = match &applied {
-            Some(applied) if routes::head(&self.pool).await? == applied.head && !self.state.tries_unreadable_again() => {
+            Some(applied)
+                if routes::head(&self.pool).await? == applied.head
+                    && !self.state.tries_unreadable_again() =>
+            {
                 self.current.confirm(asked);
                 return Ok(());
             }
-            Some(applied) if self.state.unreadable.is_empty() => routes::load_since(&self.pool, applied.head, &*self.keys.read()?).await?,
-            _ => Loaded { whole: true, ..routes::load_all(&self.pool, &*self.keys.read()?).await? },
+            Some(applied) if self.state.unreadable.is_empty() => {
+                routes::load_since(&self.pool, applied.head, &*self.keys.read()?).await?
+            }
+            _ => Loaded {
+                whole: true,
+                ..routes::load_all(&self.pool, &*self.keys.read()?).await?
+            },
         };
-        for row in loaded.unreadable.iter().filter(|row| !self.state.unreadable.contains(&row.uid)) {
-            tracing::warn!(kind = row.kind, namespace = row.namespace, name = row.name, generation = row.generation, why = row.why, "a row of the routing table cannot be read; its last readable content stays");
+        for row in loaded
+            .unreadable
+            .iter()
+            .filter(|row| !self.state.unreadable.contains(&row.uid))
+        {
+            tracing::warn!(
+                kind = row.kind,
+                namespace = row.namespace,
+                name = row.name,
+                generation = row.generation,
+                why = row.why,
+                "a row of the routing table cannot be read; its last readable content stays"
+            );
         }
         let head = loaded.head;
-        let base = applied.as_ref().map(|applied| applied.table.clone()).unwrap_or_default();
+        let base = applied
+            .as_ref()
+            .map(|applied| applied.table.clone())
+            .unwrap_or_default();
         let table = Arc::new(self.state.next(&base, loaded));
         self.current.apply(Applied { head, table });
         (self.changed)();
@@ -154,18 +182,28 @@ impl Loader {
         let metrics = &self.metrics.table;
         metrics.epoch.set(head.epoch);
         metrics.revision.set(head.revision);
-        metrics.unreadable_rows.set(self.state.unreadable.len() as i64);
+        metrics
+            .unreadable_rows
+            .set(self.state.unreadable.len() as i64);
         if applied.is_none_or(|applied| applied.head != head) {
-            tracing::info!(epoch = head.epoch, revision = head.revision, rows = self.state.keys.len(), "routing table applied");
+            tracing::info!(
+                epoch = head.epoch,
+                revision = head.revision,
+                rows = self.state.keys.len(),
+                "routing table applied"
+            );
         }
         Ok(())
     }
 
     async fn heartbeat(&mut self) -> store::Result<()> {
-        let Some(applied) = self.current.get() else { return Ok(()) };
+        let Some(applied) = self.current.get() else {
+            return Ok(());
+        };
         self.replica.route_epoch = applied.head.epoch;
         self.replica.applied_revision = applied.head.revision;
-        self.replica.unreadable_rows = u32::try_from(self.state.unreadable.len()).unwrap_or(u32::MAX);
+        self.replica.unreadable_rows =
+            u32::try_from(self.state.unreadable.len()).unwrap_or(u32::MAX);
         self.replica.shards = (self.shards)();
         store::replicas::heartbeat(&self.pool, &self.replica).await
     }
@@ -173,7 +211,11 @@ impl Loader {
 
 impl State {
     fn tries_unreadable_again(&mut self) -> bool {
-        self.polls = if self.unreadable.is_empty() { 0 } else { self.polls + 1 };
+        self.polls = if self.unreadable.is_empty() {
+            0
+        } else {
+            self.polls + 1
+        };
         self.polls >= TRY_UNREADABLE
     }
 
@@ -184,7 +226,11 @@ impl State {
         self.polls = 0;
         if loaded.whole {
             let there: HashSet<RowKey> = loaded.rows.iter().map(|row| row.key()).collect();
-            removed.extend(self.keys.iter().filter(|key| !there.contains(key) && !unreadable.contains(&key.uid)));
+            removed.extend(
+                self.keys
+                    .iter()
+                    .filter(|key| !there.contains(key) && !unreadable.contains(&key.uid)),
+            );
             self.unreadable.clear();
         }
         for key in &removed {
@@ -208,29 +254,58 @@ mod tests {
     use store::routes::Unreadable;
 
     fn loaded(rows: &[&Row], whole: bool) -> Loaded {
-        Loaded { rows: rows.iter().map(|row| Arc::new((*row).clone())).collect(), whole, ..Loaded::default() }
+        Loaded {
+            rows: rows.iter().map(|row| Arc::new((*row).clone())).collect(),
+            whole,
+            ..Loaded::default()
+        }
     }
 
     fn unreadable(row: &Row) -> Unreadable {
-        Unreadable { kind: "source".into(), uid: row.uid, namespace: row.namespace.clone(), name: row.name.clone(), generation: 2, why: "newer".into() }
+        Unreadable {
+            kind: "source".into(),
+            uid: row.uid,
+            namespace: row.namespace.clone(),
+            name: row.name.clone(),
+            generation: 2,
+            why: "newer".into(),
+        }
     }
 
     fn has(table: &Table, row: &Row) -> bool {
-        table.source(&routing::ids::format(routing::ids::Prefix::Source, row.uid)).is_some()
+        table
+            .source(&routing::ids::format(routing::ids::Prefix::Source, row.uid))
+            .is_some()
     }
 
     #[test]
     fn a_row_that_became_unreadable_keeps_its_last_content_and_a_missing_one_goes() {
-        let [kept, gone, other] = ["kept", "gone", "other"].map(|name| testing::source_row(Uuid::now_v7(), name, None));
+        let [kept, gone, other] =
+            ["kept", "gone", "other"].map(|name| testing::source_row(Uuid::now_v7(), name, None));
         let mut state = State::default();
         let first = state.next(&Table::default(), loaded(&[&kept, &gone, &other], true));
-        let second = state.next(&first, Loaded { unreadable: vec![unreadable(&kept)], ..loaded(&[&other], true) });
+        let second = state.next(
+            &first,
+            Loaded {
+                unreadable: vec![unreadable(&kept)],
+                ..loaded(&[&other], true)
+            },
+        );
         assert!(has(&second, &kept) && has(&second, &other) && !has(&second, &gone));
         assert_eq!(state.unreadable.len(), 1);
-        assert!((0..TRY_UNREADABLE).any(|_| state.tries_unreadable_again()), "it is tried again");
+        assert!(
+            (0..TRY_UNREADABLE).any(|_| state.tries_unreadable_again()),
+            "it is tried again"
+        );
         let third = state.next(&second, loaded(&[&kept, &other], true));
         assert!(has(&third, &kept) && state.unreadable.is_empty());
-        let fourth = state.next(&third, Loaded { removed: vec![kept.key()], ..Loaded::default() });
+        let fourth = state.next(
+            &third,
+            Loaded {
+                removed: vec![kept.key()],
+                ..Loaded::default()
+            },
+        );
         assert!(!has(&fourth, &kept) && has(&fourth, &other));
     }
 
@@ -257,8 +332,13 @@ mod tests {
         loader.activate().await.unwrap();
         let applied = current.get().unwrap();
         assert!(has(&applied.table, &row));
-        assert_eq!((applied.head.revision, metrics.table.revision.get()), (revision, revision));
-        let live = store::replicas::live(&database.store.pool, Duration::from_secs(60)).await.unwrap();
+        assert_eq!(
+            (applied.head.revision, metrics.table.revision.get()),
+            (revision, revision)
+        );
+        let live = store::replicas::live(&database.store.pool, Duration::from_secs(60))
+            .await
+            .unwrap();
         assert_eq!((live[0].applied_revision, live[0].shards), (revision, 3));
         published.publish(&[], &[row.key()]).await;
         loader.activate().await.unwrap();

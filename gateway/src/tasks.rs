@@ -41,7 +41,11 @@ pub struct Leases {
 
 impl Leases {
     pub fn new(pool: Pool, holder: Arc<str>) -> Leases {
-        Leases { pool, holder, held: Arc::default() }
+        Leases {
+            pool,
+            holder,
+            held: Arc::default(),
+        }
     }
 
     /// Takes or prolongs the lease of a duty; false: it is another's.
@@ -67,7 +71,9 @@ impl Leases {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<&'static str, Lease>> {
-        self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.held
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -112,10 +118,14 @@ impl Duty for Partitions {
     async fn perform(&mut self) -> anyhow::Result<()> {
         let now = clock::now();
         let keep_from = keep_from(now, self.retention);
-        let made = partitions::ensure(&self.pool, now).await.context("making partitions ahead")?;
+        let made = partitions::ensure(&self.pool, now)
+            .await
+            .context("making partitions ahead")?;
         // Measured before and after: a drop that fails for days must show.
         self.measure(now, keep_from).await?;
-        let dropped = partitions::drop_before(&self.pool, keep_from).await.context("dropping what is older than the retention")?;
+        let dropped = partitions::drop_before(&self.pool, keep_from)
+            .await
+            .context("dropping what is older than the retention")?;
         if made > 0 || !dropped.is_empty() {
             tracing::info!(made, dropped = dropped.len(), %keep_from, "partitions");
         }
@@ -130,10 +140,18 @@ impl Duty for Partitions {
 
 impl Partitions {
     async fn measure(&self, now: Timestamp, keep_from: jiff::civil::Date) -> anyhow::Result<()> {
-        let lag = partitions::lag(&self.pool, now, keep_from).await.context("measuring partitions")?;
+        let lag = partitions::lag(&self.pool, now, keep_from)
+            .await
+            .context("measuring partitions")?;
         let metrics = &self.metrics.housekeeping;
-        metrics.retention_lag_seconds.with_label_values::<&str>(&[]).set(f64::from(lag.overdue_days) * 86_400.0);
-        metrics.partitions_ahead.with_label_values::<&str>(&[]).set(i64::from(lag.ahead_days));
+        metrics
+            .retention_lag_seconds
+            .with_label_values::<&str>(&[])
+            .set(f64::from(lag.overdue_days) * 86_400.0);
+        metrics
+            .partitions_ahead
+            .with_label_values::<&str>(&[])
+            .set(i64::from(lag.ahead_days));
         Ok(())
     }
 }
@@ -156,12 +174,27 @@ impl Duty for Depth {
     const NAME: &'static str = "depth";
 
     async fn perform(&mut self) -> anyhow::Result<()> {
-        let depth = queue::depth(&self.pool).await.context("measuring the queue")?;
+        let depth = queue::depth(&self.pool)
+            .await
+            .context("measuring the queue")?;
         let now = clock::now();
-        for (state, deliveries, oldest) in [("pending", depth.pending, depth.oldest_pending), ("retrying", depth.retrying, depth.oldest_retrying)] {
-            let age = oldest.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64().max(0.0));
-            self.metrics.housekeeping.queue_deliveries.with_label_values(&[state]).set(i64::try_from(deliveries).unwrap_or(i64::MAX));
-            self.metrics.housekeeping.queue_oldest_seconds.with_label_values(&[state]).set(age);
+        for (state, deliveries, oldest) in [
+            ("pending", depth.pending, depth.oldest_pending),
+            ("retrying", depth.retrying, depth.oldest_retrying),
+        ] {
+            let age = oldest.map_or(0.0, |oldest| {
+                now.duration_since(oldest).as_secs_f64().max(0.0)
+            });
+            self.metrics
+                .housekeeping
+                .queue_deliveries
+                .with_label_values(&[state])
+                .set(i64::try_from(deliveries).unwrap_or(i64::MAX));
+            self.metrics
+                .housekeeping
+                .queue_oldest_seconds
+                .with_label_values(&[state])
+                .set(age);
         }
         Ok(())
     }
@@ -187,9 +220,14 @@ impl Task for Measure {
         let idle = i64::try_from(self.pool.idle()).unwrap_or(i64::MAX);
         let connections = &self.metrics.pool.connections;
         connections.with_label_values(&["idle"]).set(idle);
-        connections.with_label_values(&["used"]).set((i64::from(self.pool.size()) - idle).max(0));
+        connections
+            .with_label_values(&["used"])
+            .set((i64::from(self.pool.size()) - idle).max(0));
         if let Some(staleness) = self.table.staleness(clock::instant()) {
-            self.metrics.table.staleness_seconds.set(staleness.as_secs_f64());
+            self.metrics
+                .table
+                .staleness_seconds
+                .set(staleness.as_secs_f64());
         }
         if let Some(applied) = self.table.get() {
             self.ingest.tidy(&applied.table, clock::instant());
@@ -199,22 +237,63 @@ impl Task for Measure {
 }
 
 /// Starts all of them; they end with the token.
-pub fn start(leases: &Leases, retention: Duration, ingest: Arc<Ingest>, table: Arc<table::Current>, metrics: &Arc<Metrics>, token: &CancellationToken) -> Vec<JoinHandle<()>> {
+pub fn start(
+    leases: &Leases,
+    retention: Duration,
+    ingest: Arc<Ingest>,
+    table: Arc<table::Current>,
+    metrics: &Arc<Metrics>,
+    token: &CancellationToken,
+) -> Vec<JoinHandle<()>> {
     let pool = &leases.pool;
-    let partitions = Partitions { pool: pool.clone(), retention, metrics: metrics.clone() };
-    let depth = Depth { pool: pool.clone(), metrics: metrics.clone() };
-    let measure = Measure { pool: pool.clone(), ingest, table, metrics: metrics.clone() };
+    let partitions = Partitions {
+        pool: pool.clone(),
+        retention,
+        metrics: metrics.clone(),
+    };
+    let depth = Depth {
+        pool: pool.clone(),
+        metrics: metrics.clone(),
+    };
+    let measure = Measure {
+        pool: pool.clone(),
+        ingest,
+        table,
+        metrics: metrics.clone(),
+    };
     vec![
         leased(partitions, leases, PARTITIONS_EVERY, metrics, token),
         leased(depth, leases, DEPTH_EVERY, metrics, token),
-        task::spawn(measure, DEPTH_EVERY, Arc::default(), &metrics.tasks, token.clone()),
+        task::spawn(
+            measure,
+            DEPTH_EVERY,
+            Arc::default(),
+            &metrics.tasks,
+            token.clone(),
+        ),
     ]
 }
 
-fn leased<D: Duty>(duty: D, leases: &Leases, every: Duration, metrics: &Metrics, token: &CancellationToken) -> JoinHandle<()> {
+fn leased<D: Duty>(
+    duty: D,
+    leases: &Leases,
+    every: Duration,
+    metrics: &Metrics,
+    token: &CancellationToken,
+) -> JoinHandle<()> {
     // Outlives two activations that fail, so that a duty doesn't wander between replicas.
-    let leased = Leased { duty, leases: leases.clone(), ttl: every * 3 };
-    task::spawn(leased, every, Arc::<Notify>::default(), &metrics.tasks, token.clone())
+    let leased = Leased {
+        duty,
+        leases: leases.clone(),
+        ttl: every * 3,
+    };
+    task::spawn(
+        leased,
+        every,
+        Arc::<Notify>::default(),
+        &metrics.tasks,
+        token.clone(),
+    )
 }
 
 #[cfg(test)]
@@ -224,18 +303,30 @@ mod tests {
     #[test]
     fn a_day_is_kept_until_its_last_moment_is_older_than_the_retention() {
         let day = Duration::from_secs(86_400);
-        for (now, kept) in [("2026-11-21T00:00:00Z", "2026-11-19"), ("2026-11-21T23:59:59Z", "2026-11-19"), ("2026-11-22T00:00:00Z", "2026-11-20")] {
-            assert_eq!(keep_from(now.parse().unwrap(), 2 * day).to_string(), kept, "{now}");
+        for (now, kept) in [
+            ("2026-11-21T00:00:00Z", "2026-11-19"),
+            ("2026-11-21T23:59:59Z", "2026-11-19"),
+            ("2026-11-22T00:00:00Z", "2026-11-20"),
+        ] {
+            assert_eq!(
+                keep_from(now.parse().unwrap(), 2 * day).to_string(),
+                kept,
+                "{now}"
+            );
         }
     }
 
     #[tokio::test]
     async fn one_replica_holds_a_duty_until_it_gives_it_back() {
         let database = store::testing::Database::create().await;
-        let [first, second] = ["first", "second"].map(|holder| Leases::new(database.store.pool.clone(), holder.into()));
+        let [first, second] = ["first", "second"]
+            .map(|holder| Leases::new(database.store.pool.clone(), holder.into()));
         let ttl = Duration::from_secs(60);
         assert!(first.hold("depth", ttl).await.unwrap());
-        assert!(first.hold("depth", ttl).await.unwrap(), "it prolongs its own");
+        assert!(
+            first.hold("depth", ttl).await.unwrap(),
+            "it prolongs its own"
+        );
         assert!(!second.hold("depth", ttl).await.unwrap());
         first.release().await.unwrap();
         assert!(second.hold("depth", ttl).await.unwrap());

@@ -30,7 +30,13 @@ pub fn source_row(uid: Uuid, name: &str, secret: Option<&str>) -> Row {
         scheme: verify::Scheme::template("github").expect("it is one of the templates"),
         secrets: vec![row::SecretIndex(0)],
     });
-    let spec = row::SourceSpec { path: Some(name.to_owned()), methods: Vec::new(), suspended: false, verification, max_body_bytes: 10 << 20 };
+    let spec = row::SourceSpec {
+        path: Some(name.to_owned()),
+        methods: Vec::new(),
+        suspended: false,
+        verification,
+        max_body_bytes: 10 << 20,
+    };
     Row {
         uid,
         namespace: "default".to_owned(),
@@ -43,23 +49,63 @@ pub fn source_row(uid: Uuid, name: &str, secret: Option<&str>) -> Row {
 
 /// An HTTP destination with a retry after 50 ms, 100 ms and so on, ten times.
 pub fn destination_row(uid: Uuid, name: &str, url: &str) -> Row {
-    let http = row::HttpSpec { url: url.to_owned(), method: None, headers: Vec::new(), timeout: Duration::from_secs(5), auth: None };
-    let retry = retry::Policy { backoff: retry::Backoff::Linear, intervals_ms: vec![50], max_retries: 10, ..retry::Policy::default() };
-    let spec = row::DestinationSpec { suspended: false, provider: row::Provider::Http(http), retry, concurrency: 16 };
-    Row { uid, namespace: "default".to_owned(), name: name.to_owned(), generation: 1, spec: row::Spec::Destination(spec), secrets: Vec::new() }
+    let http = row::HttpSpec {
+        url: url.to_owned(),
+        method: None,
+        headers: Vec::new(),
+        timeout: Duration::from_secs(5),
+        auth: None,
+    };
+    let retry = retry::Policy {
+        backoff: retry::Backoff::Linear,
+        intervals_ms: vec![50],
+        max_retries: 10,
+        ..retry::Policy::default()
+    };
+    let spec = row::DestinationSpec {
+        suspended: false,
+        provider: row::Provider::Http(http),
+        retry,
+        concurrency: 16,
+    };
+    Row {
+        uid,
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        generation: 1,
+        spec: row::Spec::Destination(spec),
+        secrets: Vec::new(),
+    }
 }
 
 /// Everything from the source goes to the destination.
 pub fn connection_row(uid: Uuid, source: &Row, destination: &Row) -> Row {
-    let spec = row::ConnectionSpec { source: source.uid, destination: destination.uid, suspended: false, filter: None, retry: None };
+    let spec = row::ConnectionSpec {
+        source: source.uid,
+        destination: destination.uid,
+        suspended: false,
+        filter: None,
+        retry: None,
+    };
     let name = format!("{}-to-{}", source.name, destination.name);
-    Row { uid, namespace: "default".to_owned(), name, generation: 1, spec: row::Spec::Connection(spec), secrets: Vec::new() }
+    Row {
+        uid,
+        namespace: "default".to_owned(),
+        name,
+        generation: 1,
+        spec: row::Spec::Connection(spec),
+        secrets: Vec::new(),
+    }
 }
 
 /// The source that [`source_row`] makes, as a table has it.
 pub fn source(uid: Uuid, name: &str) -> Arc<table::Source> {
     let table = Table::build([source_row(uid, name, None)]);
-    table.source(&format(Prefix::Source, uid)).expect("it is the one row").0.clone()
+    table
+        .source(&format(Prefix::Source, uid))
+        .expect("it is the one row")
+        .0
+        .clone()
 }
 
 /// A replica's row, of this version, that routes by nothing yet.
@@ -90,17 +136,40 @@ const LEADER: &str = "a test";
 impl Published {
     /// Leads, and publishes these rows.
     pub async fn new(store: &Store, rows: &[Row]) -> Published {
-        let lease = lease::acquire(&store.pool, lease::OPERATOR, LEADER, Duration::from_secs(3600)).await.expect("Postgres is there");
+        let lease = lease::acquire(
+            &store.pool,
+            lease::OPERATOR,
+            LEADER,
+            Duration::from_secs(3600),
+        )
+        .await
+        .expect("Postgres is there");
         let lease = lease.expect("a test's database is its own");
-        let epoch = routes::begin_epoch(&store.pool, LEADER, &lease).await.expect("the lease is held");
-        let published = Published { keyring: Arc::new(Keyring::generate()), store: store.clone(), epoch };
+        let epoch = routes::begin_epoch(&store.pool, LEADER, &lease)
+            .await
+            .expect("the lease is held");
+        let published = Published {
+            keyring: Arc::new(Keyring::generate()),
+            store: store.clone(),
+            epoch,
+        };
         published.publish(rows, &[]).await;
         published
     }
 
     /// Returns the revision.
     pub async fn publish(&self, changed: &[Row], removed: &[RowKey]) -> i64 {
-        routes::publish(&self.store.pool, self.epoch, LEADER, changed, removed, &self.keyring).await.expect("nobody else leads").revision
+        routes::publish(
+            &self.store.pool,
+            self.epoch,
+            LEADER,
+            changed,
+            removed,
+            &self.keyring,
+        )
+        .await
+        .expect("nobody else leads")
+        .revision
     }
 }
 
@@ -119,31 +188,58 @@ pub struct Gateway {
 
 impl Gateway {
     /// Starts it on free ports and waits until it is ready.
-    pub async fn start(database: store::Options, keyring: &Arc<Keyring>, customise: impl FnOnce(&mut Options)) -> Gateway {
+    pub async fn start(
+        database: store::Options,
+        keyring: &Arc<Keyring>,
+        customise: impl FnOnce(&mut Options),
+    ) -> Gateway {
         let gateway = Gateway::begin(database, keyring, customise).await;
         for _ in 0..3000 {
             if gateway.readiness.get().is_ok() {
                 return gateway;
             }
-            assert!(!gateway.running.is_finished(), "the gateway ended instead of becoming ready: {:?}", gateway.running.await);
+            assert!(
+                !gateway.running.is_finished(),
+                "the gateway ended instead of becoming ready: {:?}",
+                gateway.running.await
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("the gateway is not ready after 30 s: {:?}", gateway.readiness.get());
+        panic!(
+            "the gateway is not ready after 30 s: {:?}",
+            gateway.readiness.get()
+        );
     }
 
     /// Starts it and doesn't wait.
-    pub async fn begin(database: store::Options, keyring: &Arc<Keyring>, customise: impl FnOnce(&mut Options)) -> Gateway {
+    pub async fn begin(
+        database: store::Options,
+        keyring: &Arc<Keyring>,
+        customise: impl FnOnce(&mut Options),
+    ) -> Gateway {
         // Whoever is first in this process installs it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let [public, admin] = [listener().await, listener().await];
-        let [address, admin_address] = [&public, &admin].map(|listener| listener.local_addr().expect("it is bound"));
+        let [address, admin_address] =
+            [&public, &admin].map(|listener| listener.local_addr().expect("it is bound"));
         let mut options = Options::new(database, Keys::Given(keyring.clone()));
         options.public = Some(public);
         options.admin = Some(admin);
         customise(&mut options);
-        let (registry, readiness, token) = (options.registry.clone(), options.readiness.clone(), CancellationToken::new());
+        let (registry, readiness, token) = (
+            options.registry.clone(),
+            options.readiness.clone(),
+            CancellationToken::new(),
+        );
         let running = tokio::spawn(run::run(options, token.clone()));
-        Gateway { address, admin: admin_address, registry, readiness, token, running }
+        Gateway {
+            address,
+            admin: admin_address,
+            registry,
+            readiness,
+            token,
+            running,
+        }
     }
 
     /// SIGTERM, and its end.
@@ -170,5 +266,7 @@ impl Gateway {
 }
 
 async fn listener() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports")
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback has free ports")
 }

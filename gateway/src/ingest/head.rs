@@ -8,7 +8,10 @@ use http::HeaderMap;
 
 /// Bytes of the lines, as the limit counts them.
 pub fn size(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
+    headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum()
 }
 
 /// A value cannot hold CR or LF, so the lines need no escaping.
@@ -31,11 +34,22 @@ mod tests {
     #[test]
     fn duplicates_stay_in_order_and_values_stay_bytes() {
         let mut headers = HeaderMap::new();
-        for (name, value) in [("X-A", &b"1"[..]), ("x-b", b"caf\xe9"), ("x-a", b"2"), ("x-empty", b"")] {
-            headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value).unwrap());
+        for (name, value) in [
+            ("X-A", &b"1"[..]),
+            ("x-b", b"caf\xe9"),
+            ("x-a", b"2"),
+            ("x-empty", b""),
+        ] {
+            headers.append(
+                name.parse::<HeaderName>().unwrap(),
+                HeaderValue::from_bytes(value).unwrap(),
+            );
         }
         let lines = lines(&headers);
-        assert_eq!(&lines[..], b"x-a: 1\r\nx-a: 2\r\nx-b: caf\xe9\r\nx-empty: \r\n");
+        assert_eq!(
+            &lines[..],
+            b"x-a: 1\r\nx-a: 2\r\nx-b: caf\xe9\r\nx-empty: \r\n"
+        );
         assert_eq!(lines.len(), size(&headers));
     }
 }

@@ -21,7 +21,12 @@ impl Ids {
     pub fn next(&self, now: Timestamp) -> Uuid {
         let earliest = (now.as_millisecond().max(0) as u64) << 12;
         let after = |last: u64| earliest.max(last + 1);
-        let last = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(after(last))).expect("the closure always answers");
+        let last = self
+            .last
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+                Some(after(last))
+            })
+            .expect("the closure always answers");
         let number = u128::from(after(last));
         let (milliseconds, counter) = (number >> 12, number & 0xfff);
         Uuid::from_u128(milliseconds << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | random())
@@ -49,16 +54,23 @@ mod tests {
         let ids = Ids::default();
         let now = Timestamp::from_millisecond(1_700_000_000_000).unwrap();
         let earlier = Timestamp::from_millisecond(1_699_999_999_000).unwrap();
-        let made: Vec<Uuid> = (0..10_000).map(|n| ids.next(if n % 2 == 0 { now } else { earlier })).collect();
+        let made: Vec<Uuid> = (0..10_000)
+            .map(|n| ids.next(if n % 2 == 0 { now } else { earlier }))
+            .collect();
         assert!(made.is_sorted_by(|a, b| a < b));
-        assert!(made.iter().all(|id| id.get_version_num() == 7 && id.get_variant() == uuid::Variant::RFC4122));
+        assert!(
+            made.iter()
+                .all(|id| id.get_version_num() == 7 && id.get_variant() == uuid::Variant::RFC4122)
+        );
         assert_eq!(made[0].as_u128() >> 80, 1_700_000_000_000);
     }
 
     #[test]
     fn the_deliveries_of_an_event_are_distinct_and_of_its_millisecond() {
         let event = Ids::default().next(Timestamp::from_millisecond(1_700_000_000_000).unwrap());
-        let made: std::collections::BTreeSet<Uuid> = (0..1000).map(|index| delivery(event, u128::MAX, index)).collect();
+        let made: std::collections::BTreeSet<Uuid> = (0..1000)
+            .map(|index| delivery(event, u128::MAX, index))
+            .collect();
         assert_eq!(made.len(), 1000);
         for id in made {
             assert_eq!(id.as_u128() >> 64, event.as_u128() >> 64);

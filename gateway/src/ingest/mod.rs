@@ -86,10 +86,18 @@ struct Accepted {
 }
 
 impl Ingest {
-    pub fn new(limits: Limits, trusted_proxies: Vec<IpNet>, metrics: Arc<Metrics>, observer: Observer) -> Ingest {
+    pub fn new(
+        limits: Limits,
+        trusted_proxies: Vec<IpNet>,
+        metrics: Arc<Metrics>,
+        observer: Observer,
+    ) -> Ingest {
         Ingest {
             requests: Semaphore::new(limits.max_requests),
-            budget: body::Budget::new(limits.max_body_bytes_in_flight, metrics.ingest.buffered_bytes.clone()),
+            budget: body::Budget::new(
+                limits.max_body_bytes_in_flight,
+                metrics.ingest.buffered_bytes.clone(),
+            ),
             limits,
             trusted_proxies,
             ids: ids::Ids::default(),
@@ -107,7 +115,11 @@ impl Ingest {
 
     /// Takes away what was counted for sources that left the table a while ago; called every few seconds.
     pub fn tidy(&self, table: &Table, now: Instant) {
-        self.sources.tidy(|source| table.source(&format(Prefix::Source, source)).is_some(), now, &self.metrics.ingest);
+        self.sources.tidy(
+            |source| table.source(&format(Prefix::Source, source)).is_some(),
+            now,
+            &self.metrics.ingest,
+        );
     }
 
     pub fn limits(&self) -> &Limits {
@@ -131,7 +143,10 @@ impl Ingest {
             return self.health(request.method(), &request_id);
         }
         let mut found = None;
-        let told = self.observer.is_some().then(|| (request.method().to_string(), path.to_owned()));
+        let told = self
+            .observer
+            .is_some()
+            .then(|| (request.method().to_string(), path.to_owned()));
         match self.accept(request, peer, &mut found).await {
             Ok(accepted) => self.accepted(accepted, &request_id, told, started),
             Err(refusal) => self.refused(&refusal, request_id, found.as_ref(), told),
@@ -141,7 +156,8 @@ impl Ingest {
     /// The whole answer to something that was no request, counted: the server has no more to do than to send it.
     pub fn refuse_connection(&self, refusal: &Refusal) -> Bytes {
         let request_id = self.request_id();
-        self.sources.refused(None, refusal.reason(), &self.metrics.ingest);
+        self.sources
+            .refused(None, refusal.reason(), &self.metrics.ingest);
         refusal.raw_response(&request_id)
     }
 
@@ -151,29 +167,65 @@ impl Ingest {
 
     fn health(&self, method: &Method, request_id: &str) -> Response<Full<Bytes>> {
         if method != Method::GET && method != Method::HEAD {
-            return self.refused(&Refusal::MethodNotAllowed { allow: "GET, HEAD".into() }, request_id.to_owned(), None, None);
+            return self.refused(
+                &Refusal::MethodNotAllowed {
+                    allow: "GET, HEAD".into(),
+                },
+                request_id.to_owned(),
+                None,
+                None,
+            );
         }
-        success(concat!(r#"{"status":"ok","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#).into(), request_id)
+        success(
+            concat!(
+                r#"{"status":"ok","version":""#,
+                env!("CARGO_PKG_VERSION"),
+                r#""}"#
+            )
+            .into(),
+            request_id,
+        )
     }
 
-    async fn accept<B>(&self, request: Request<B>, peer: SocketAddr, found: &mut Option<Found>) -> Result<Accepted, Refusal>
+    async fn accept<B>(
+        &self,
+        request: Request<B>,
+        peer: SocketAddr,
+        found: &mut Option<Found>,
+    ) -> Result<Accepted, Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let (head, body) = request.into_parts();
-        let key = head.uri.path().strip_prefix(INGEST).ok_or(Refusal::PathNotFound)?;
+        let key = head
+            .uri
+            .path()
+            .strip_prefix(INGEST)
+            .ok_or(Refusal::PathNotFound)?;
         let ready = self.ready.get().ok_or(Refusal::NotReady)?;
         let applied = ready.table.get().ok_or(Refusal::NotReady)?;
         let (source, rest) = applied.table.source(key).ok_or(Refusal::SourceNotFound)?;
         let source = source.clone();
         let counts = self.sources.get(&source, &self.metrics.ingest);
-        *found = Some(Found { source: source.clone(), counts: counts.clone() });
+        *found = Some(Found {
+            source: source.clone(),
+            counts: counts.clone(),
+        });
         self.check_head(&head, &source)?;
 
         // Both are given back when this request is answered; the commit's queue has its own bound.
-        let _in_flight = self.requests.try_acquire().map_err(|_| Refusal::TooManyRequests)?;
+        let _in_flight = self
+            .requests
+            .try_acquire()
+            .map_err(|_| Refusal::TooManyRequests)?;
         let _counted = InFlight::new(&self.metrics.ingest.in_flight);
-        let buffered = body::read(body, source.max_body_bytes, self.limits.body_timeout, &self.budget).await?;
+        let buffered = body::read(
+            body,
+            source.max_body_bytes,
+            self.limits.body_timeout,
+            &self.budget,
+        )
+        .await?;
 
         let request = Whole {
             rest_at: head.uri.path().len() - rest.len(),
@@ -184,11 +236,30 @@ impl Ingest {
             body: buffered.bytes,
         };
         let (request, matched) = request.judge(&source).await?;
-        let event = self.event(request, &source, counts.namespace().clone(), applied.head.revision);
+        let event = self.event(
+            request,
+            &source,
+            counts.namespace().clone(),
+            applied.head.revision,
+        );
         let (event_id, body_bytes) = (event.id, event.body.len());
         let deliveries = deliveries(event_id, matched, ready.shards);
-        let accepted = Accepted { event_id, found: Found { source, counts }, body_bytes, deliveries: deliveries.len() };
-        ready.recorder.record(Recorded { event: Arc::new(event), deliveries }, buffered.charge).await?;
+        let accepted = Accepted {
+            event_id,
+            found: Found { source, counts },
+            body_bytes,
+            deliveries: deliveries.len(),
+        };
+        ready
+            .recorder
+            .record(
+                Recorded {
+                    event: Arc::new(event),
+                    deliveries,
+                },
+                buffered.charge,
+            )
+            .await?;
         Ok(accepted)
     }
 
@@ -196,13 +267,21 @@ impl Ingest {
     fn check_head(&self, head: &Parts, source: &Source) -> Result<(), Refusal> {
         let (max_bytes, max_count) = (self.limits.max_header_bytes, self.limits.max_headers);
         if head.headers.len() > max_count || head::size(&head.headers) > max_bytes {
-            return Err(Refusal::HeadersTooLarge { max_bytes, max_count });
+            return Err(Refusal::HeadersTooLarge {
+                max_bytes,
+                max_count,
+            });
         }
         if source.suspended {
             return Err(Refusal::SourcePaused);
         }
         if !source.methods.is_empty() && !source.methods.contains(&head.method) {
-            let allow = source.methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+            let allow = source
+                .methods
+                .iter()
+                .map(Method::as_str)
+                .collect::<Vec<_>>()
+                .join(", ");
             return Err(Refusal::MethodNotAllowed { allow });
         }
         Ok(())
@@ -224,7 +303,13 @@ impl Ingest {
         }
     }
 
-    fn accepted(&self, accepted: Accepted, request_id: &str, told: Option<(String, String)>, started: Instant) -> Response<Full<Bytes>> {
+    fn accepted(
+        &self,
+        accepted: Accepted,
+        request_id: &str,
+        told: Option<(String, String)>,
+        started: Instant,
+    ) -> Response<Full<Bytes>> {
         let took = clock::instant().duration_since(started);
         let metrics = &self.metrics.ingest;
         let Found { source, counts } = &accepted.found;
@@ -249,10 +334,25 @@ impl Ingest {
         success(body.into(), request_id)
     }
 
-    fn refused(&self, refusal: &Refusal, request_id: String, found: Option<&Found>, told: Option<(String, String)>) -> Response<Full<Bytes>> {
+    fn refused(
+        &self,
+        refusal: &Refusal,
+        request_id: String,
+        found: Option<&Found>,
+        told: Option<(String, String)>,
+    ) -> Response<Full<Bytes>> {
         let source = found.map(|found| &*found.source);
-        self.sources.refused(found.map(|found| &*found.counts), refusal.reason(), &self.metrics.ingest);
-        tracing::debug!(request_id, reason = refusal.reason(), source = source.map(|source| &source.id), "refused");
+        self.sources.refused(
+            found.map(|found| &*found.counts),
+            refusal.reason(),
+            &self.metrics.ingest,
+        );
+        tracing::debug!(
+            request_id,
+            reason = refusal.reason(),
+            source = source.map(|source| &source.id),
+            "refused"
+        );
         let response = refusal.response(&request_id);
         self.observer.tell(|| {
             let (method, path) = told.unwrap_or_default();
@@ -302,11 +402,24 @@ impl Whole {
     }
 
     fn judge_here(self, source: &Source) -> Result<(Whole, Vec<(Uuid, Uuid)>), Refusal> {
-        let view = EventView::new(&self.head.method, self.rest(), self.query(), &self.head.headers, &self.body, self.remote_addr);
+        let view = EventView::new(
+            &self.head.method,
+            self.rest(),
+            self.query(),
+            &self.head.headers,
+            &self.body,
+            self.remote_addr,
+        );
         if let Some(verifier) = &source.verifier {
-            verifier.verify(&view, self.received_at).map_err(Refusal::Unauthorized)?;
+            verifier
+                .verify(&view, self.received_at)
+                .map_err(Refusal::Unauthorized)?;
         }
-        let matched = source.route(&view).into_iter().map(|connection| (connection.uid, connection.destination)).collect();
+        let matched = source
+            .route(&view)
+            .into_iter()
+            .map(|connection| (connection.uid, connection.destination))
+            .collect();
         Ok((self, matched))
     }
 }
@@ -328,8 +441,14 @@ fn deliveries(event_id: Uuid, matched: Vec<(Uuid, Uuid)>, shards: u16) -> Vec<Ne
 fn success(body: Bytes, request_id: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(REQUEST_ID, HeaderValue::from_str(request_id).expect("a request id is ASCII"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    headers.insert(
+        REQUEST_ID,
+        HeaderValue::from_str(request_id).expect("a request id is ASCII"),
+    );
     response
 }
 

@@ -47,7 +47,9 @@ impl Sources {
         let counts = Arc::new(Counts {
             namespace: source.namespace.as_str().into(),
             name: source.name.clone(),
-            accepted: metrics.accepted.with_label_values(&[source.namespace.as_str(), source.name.as_str()]),
+            accepted: metrics
+                .accepted
+                .with_label_values(&[source.namespace.as_str(), source.name.as_str()]),
             refused: Mutex::default(),
         });
         self.counts.rcu(|all| {
@@ -61,15 +63,25 @@ impl Sources {
     /// Counts a refusal; `counts` is `None` when the request named no source that exists.
     pub fn refused(&self, counts: Option<&Counts>, reason: &'static str, metrics: &Ingest) {
         let (namespace, name) = counts.map_or(("", ""), |counts| (&counts.namespace, &counts.name));
-        metrics.refused.with_label_values(&[namespace, name, reason]).inc();
+        metrics
+            .refused
+            .with_label_values(&[namespace, name, reason])
+            .inc();
         if let Some(counts) = counts {
-            counts.refused.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(reason);
+            counts
+                .refused
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .insert(reason);
         }
     }
 
     /// Takes away what was counted for sources that left the table a while ago. Called with each look at the table.
     pub fn tidy(&self, exists: impl Fn(Uuid) -> bool, now: Instant, metrics: &Ingest) {
-        let mut leaving = self.leaving.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut leaving = self
+            .leaving
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         let all = self.counts.load_full();
         leaving.retain(|source, _| !exists(*source));
         let mut gone = HashSet::new();
@@ -82,15 +94,36 @@ impl Sources {
             return;
         }
         leaving.retain(|source, _| !gone.contains(source));
-        self.counts.rcu(|all| all.iter().filter(|(source, _)| !gone.contains(source)).map(|(source, counts)| (*source, counts.clone())).collect::<HashMap<_, _>>());
+        self.counts.rcu(|all| {
+            all.iter()
+                .filter(|(source, _)| !gone.contains(source))
+                .map(|(source, counts)| (*source, counts.clone()))
+                .collect::<HashMap<_, _>>()
+        });
         for counts in gone.iter().filter_map(|source| all.get(source)) {
             // A source made anew under the same name counts on in the same series.
-            if self.counts.load().values().any(|other| other.name == counts.name && other.namespace == counts.namespace) {
+            if self
+                .counts
+                .load()
+                .values()
+                .any(|other| other.name == counts.name && other.namespace == counts.namespace)
+            {
                 continue;
             }
-            let _ = metrics.accepted.remove_label_values(&[&counts.namespace, counts.name.as_str()]);
-            for reason in counts.refused.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).iter() {
-                let _ = metrics.refused.remove_label_values(&[&counts.namespace, counts.name.as_str(), reason]);
+            let _ = metrics
+                .accepted
+                .remove_label_values(&[&counts.namespace, counts.name.as_str()]);
+            for reason in counts
+                .refused
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .iter()
+            {
+                let _ = metrics.refused.remove_label_values(&[
+                    &counts.namespace,
+                    counts.name.as_str(),
+                    reason,
+                ]);
             }
         }
     }
@@ -106,7 +139,11 @@ mod tests {
     }
 
     fn series(metrics: &Ingest) -> usize {
-        [metrics.accepted.collect(), metrics.refused.collect()].iter().flatten().map(|family| family.get_metric().len()).sum()
+        [metrics.accepted.collect(), metrics.refused.collect()]
+            .iter()
+            .flatten()
+            .map(|family| family.get_metric().len())
+            .sum()
     }
 
     #[test]
@@ -135,11 +172,27 @@ mod tests {
     fn a_source_that_came_back_counts_on() {
         let metrics = crate::metrics::Metrics::new(&Registry::new());
         let sources = Sources::default();
-        sources.get(&source(1, "same"), &metrics.ingest).accepted.inc();
+        sources
+            .get(&source(1, "same"), &metrics.ingest)
+            .accepted
+            .inc();
         let start = service::clock::instant();
         sources.tidy(|_| false, start, &metrics.ingest);
-        sources.get(&source(2, "same"), &metrics.ingest).accepted.inc();
-        sources.tidy(|uid| uid == Uuid::from_u128(2), start + KEPT, &metrics.ingest);
-        assert_eq!(sources.get(&source(2, "same"), &metrics.ingest).accepted.get(), 2);
+        sources
+            .get(&source(2, "same"), &metrics.ingest)
+            .accepted
+            .inc();
+        sources.tidy(
+            |uid| uid == Uuid::from_u128(2),
+            start + KEPT,
+            &metrics.ingest,
+        );
+        assert_eq!(
+            sources
+                .get(&source(2, "same"), &metrics.ingest)
+                .accepted
+                .get(),
+            2
+        );
     }
 }

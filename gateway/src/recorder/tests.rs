@@ -75,12 +75,22 @@ impl Book for Fake {
         let answer = self.0.answers.lock().unwrap().pop();
         match answer {
             Some(Answer::Away) => return Err(Error::Unavailable("refused".into())),
-            Some(Answer::NoPartition) => return Err(Error::MissingPartition("no partition".into())),
+            Some(Answer::NoPartition) => {
+                return Err(Error::MissingPartition("no partition".into()));
+            }
             Some(Answer::Hangs) => std::future::pending().await,
             Some(Answer::Lost) | None => {}
         }
-        self.0.kept.lock().unwrap().extend(batch.iter().map(|recorded| recorded.event.id));
-        if answer == Some(Answer::Lost) { Err(Error::Unavailable("reset".into())) } else { Ok(()) }
+        self.0
+            .kept
+            .lock()
+            .unwrap()
+            .extend(batch.iter().map(|recorded| recorded.event.id));
+        if answer == Some(Answer::Lost) {
+            Err(Error::Unavailable("reset".into()))
+        } else {
+            Ok(())
+        }
     }
 
     async fn make_partitions(&self) -> store::Result<()> {
@@ -99,10 +109,25 @@ struct Test {
 fn start_with(options: Options, book: &Fake) -> Test {
     let handed_over = Arc::<StdMutex<Vec<Uuid>>>::default();
     let told = handed_over.clone();
-    let hand_over: HandOver = Arc::new(move |batch| told.lock().unwrap().extend(batch.iter().map(|recorded| recorded.event.id)));
+    let hand_over: HandOver = Arc::new(move |batch| {
+        told.lock()
+            .unwrap()
+            .extend(batch.iter().map(|recorded| recorded.event.id))
+    });
     let token = CancellationToken::new();
-    let (handle, running) = start(options, book.clone(), hand_over, metrics::Metrics::new(&Registry::new()), token.clone());
-    Test { handle, running, token, handed_over }
+    let (handle, running) = start(
+        options,
+        book.clone(),
+        hand_over,
+        metrics::Metrics::new(&Registry::new()),
+        token.clone(),
+    );
+    Test {
+        handle,
+        running,
+        token,
+        handed_over,
+    }
 }
 
 fn event(method: &str, body: usize) -> Recorded {
@@ -120,20 +145,38 @@ fn event(method: &str, body: usize) -> Recorded {
         body: vec![0; body].into(),
         remote_addr: std::net::Ipv4Addr::LOCALHOST.into(),
     };
-    let delivery = NewDelivery { id: routing::ids::delivery(id), connection_id: Uuid::nil(), destination_id: Uuid::nil(), shard: 0 };
-    Recorded { event: Arc::new(event), deliveries: vec![delivery] }
+    let delivery = NewDelivery {
+        id: routing::ids::delivery(id),
+        connection_id: Uuid::nil(),
+        destination_id: Uuid::nil(),
+        shard: 0,
+    };
+    Recorded {
+        event: Arc::new(event),
+        deliveries: vec![delivery],
+    }
 }
 
 impl Test {
     fn send(&self, recorded: Recorded) -> oneshot::Receiver<Result<(), Refusal>> {
-        self.handle.enqueue(recorded, None).expect("the queue has room")
+        self.handle
+            .enqueue(recorded, None)
+            .expect("the queue has room")
     }
 
-    async fn send_all(&self, events: impl IntoIterator<Item = Recorded>) -> Vec<Result<(), &'static str>> {
+    async fn send_all(
+        &self,
+        events: impl IntoIterator<Item = Recorded>,
+    ) -> Vec<Result<(), &'static str>> {
         let answers: Vec<_> = events.into_iter().map(|event| self.send(event)).collect();
         let mut results = Vec::new();
         for answer in answers {
-            results.push(answer.await.expect("a writer answers").map_err(|refusal| refusal.reason()));
+            results.push(
+                answer
+                    .await
+                    .expect("a writer answers")
+                    .map_err(|refusal| refusal.reason()),
+            );
         }
         results
     }
@@ -142,7 +185,13 @@ impl Test {
 #[tokio::test(start_paused = true)]
 async fn what_arrives_during_a_commit_goes_into_the_next_one() {
     let book = Fake::new(&[]).shut();
-    let test = start_with(Options { max_batch_events: 100, ..Options::default() }, &book);
+    let test = start_with(
+        Options {
+            max_batch_events: 100,
+            ..Options::default()
+        },
+        &book,
+    );
     let first = test.send(event("POST", 1));
     while book.calls().is_empty() {
         tokio::task::yield_now().await;
@@ -160,8 +209,16 @@ async fn what_arrives_during_a_commit_goes_into_the_next_one() {
 #[tokio::test(start_paused = true)]
 async fn a_commit_is_bounded_in_bytes_and_one_event_always_fits() {
     let book = Fake::new(&[]);
-    let test = start_with(Options { max_batch_bytes: 1000, ..Options::default() }, &book);
-    let results = test.send_all([600, 300, 300, 5000, 10].map(|bytes| event("POST", bytes))).await;
+    let test = start_with(
+        Options {
+            max_batch_bytes: 1000,
+            ..Options::default()
+        },
+        &book,
+    );
+    let results = test
+        .send_all([600, 300, 300, 5000, 10].map(|bytes| event("POST", bytes)))
+        .await;
     assert_eq!(results, [Ok(()); 5]);
     assert_eq!(book.calls(), [2, 1, 1, 1]);
 }
@@ -170,9 +227,16 @@ async fn a_commit_is_bounded_in_bytes_and_one_event_always_fits() {
 async fn a_lost_answer_is_asked_again_with_the_same_ids() {
     let book = Fake::new(&[Answer::Lost, Answer::Away]);
     let test = start_with(Options::default(), &book);
-    assert_eq!(test.send_all([event("POST", 1), event("POST", 1)]).await, [Ok(()); 2]);
+    assert_eq!(
+        test.send_all([event("POST", 1), event("POST", 1)]).await,
+        [Ok(()); 2]
+    );
     assert_eq!((book.calls(), book.kept()), (vec![2, 2, 2], 2));
-    assert_eq!(test.handed_over.lock().unwrap().len(), 2, "handed over once");
+    assert_eq!(
+        test.handed_over.lock().unwrap().len(),
+        2,
+        "handed over once"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,14 +244,31 @@ async fn a_database_that_stays_away_is_503_within_the_patience_and_sooner_the_ne
     let book = Fake::new(&[Answer::Away; 1000]);
     let test = start_with(Options::default(), &book);
     let begin = Instant::now();
-    assert_eq!(test.send_all([event("POST", 1)]).await, [Err("database_away")]);
+    assert_eq!(
+        test.send_all([event("POST", 1)]).await,
+        [Err("database_away")]
+    );
     let first = begin.elapsed();
-    assert!(first > Duration::from_secs(4) && first <= Duration::from_secs(5), "{first:?}");
-    assert_eq!(test.send_all([event("POST", 1)]).await, [Err("database_away")]);
-    assert!(begin.elapsed() - first <= Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert!(
+        first > Duration::from_secs(4) && first <= Duration::from_secs(5),
+        "{first:?}"
+    );
+    assert_eq!(
+        test.send_all([event("POST", 1)]).await,
+        [Err("database_away")]
+    );
+    assert!(
+        begin.elapsed() - first <= Duration::from_secs(1),
+        "{:?}",
+        begin.elapsed()
+    );
     book.0.answers.lock().unwrap().clear();
     assert_eq!(test.send_all([event("POST", 1)]).await, [Ok(())]);
-    assert_eq!((book.kept(), test.handed_over.lock().unwrap().len()), (1, 1), "nothing of the others");
+    assert_eq!(
+        (book.kept(), test.handed_over.lock().unwrap().len()),
+        (1, 1),
+        "nothing of the others"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -195,8 +276,15 @@ async fn a_call_that_hangs_is_given_up() {
     let book = Fake::new(&[Answer::Hangs]);
     let test = start_with(Options::default(), &book);
     let begin = Instant::now();
-    assert_eq!(test.send_all([event("POST", 1)]).await, [Err("database_away")]);
-    assert!(begin.elapsed() <= Duration::from_secs(11), "{:?}", begin.elapsed());
+    assert_eq!(
+        test.send_all([event("POST", 1)]).await,
+        [Err("database_away")]
+    );
+    assert!(
+        begin.elapsed() <= Duration::from_secs(11),
+        "{:?}",
+        begin.elapsed()
+    );
     assert_eq!(test.send_all([event("POST", 1)]).await, [Ok(())]);
 }
 
@@ -214,22 +302,42 @@ async fn a_poisoned_row_fails_alone() {
     let test = start_with(Options::default(), &book);
     let events = (0..100).map(|n| event(if n == 37 { POISON } else { "POST" }, 1));
     for (n, result) in test.send_all(events).await.into_iter().enumerate() {
-        assert_eq!(result, if n == 37 { Err("not_storable") } else { Ok(()) }, "{n}");
+        assert_eq!(
+            result,
+            if n == 37 { Err("not_storable") } else { Ok(()) },
+            "{n}"
+        );
     }
-    assert_eq!((book.kept(), test.handed_over.lock().unwrap().len()), (99, 99));
-    assert!(book.calls().len() < 20, "halved, not one by one: {:?}", book.calls());
+    assert_eq!(
+        (book.kept(), test.handed_over.lock().unwrap().len()),
+        (99, 99)
+    );
+    assert!(
+        book.calls().len() < 20,
+        "halved, not one by one: {:?}",
+        book.calls()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_refuses_at_once() {
     let book = Fake::new(&[]).shut();
-    let test = start_with(Options { queue: 2, ..Options::default() }, &book);
+    let test = start_with(
+        Options {
+            queue: 2,
+            ..Options::default()
+        },
+        &book,
+    );
     let first = test.send(event("POST", 1));
     while book.calls().is_empty() {
         tokio::task::yield_now().await;
     }
     let waiting = [test.send(event("POST", 1)), test.send(event("POST", 1))];
-    assert!(matches!(test.handle.enqueue(event("POST", 1), None), Err(Refusal::QueueFull)));
+    assert!(matches!(
+        test.handle.enqueue(event("POST", 1), None),
+        Err(Refusal::QueueFull)
+    ));
     book.open();
     first.await.unwrap().unwrap();
     for answer in waiting {
@@ -240,7 +348,14 @@ async fn a_full_queue_refuses_at_once() {
 #[tokio::test(start_paused = true)]
 async fn the_end_comes_after_everything_queued_is_answered() {
     let book = Fake::new(&[]).shut();
-    let test = start_with(Options { max_batch_events: 3, writers: 2, ..Options::default() }, &book);
+    let test = start_with(
+        Options {
+            max_batch_events: 3,
+            writers: 2,
+            ..Options::default()
+        },
+        &book,
+    );
     let answers: Vec<_> = (0..20).map(|_| test.send(event("POST", 1))).collect();
     test.token.cancel();
     book.open();
@@ -248,7 +363,10 @@ async fn the_end_comes_after_everything_queued_is_answered() {
     for answer in answers {
         answer.await.unwrap().unwrap();
     }
-    assert!(test.handle.enqueue(event("POST", 1), None).is_err(), "nothing is taken after the end");
+    assert!(
+        test.handle.enqueue(event("POST", 1), None).is_err(),
+        "nothing is taken after the end"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -256,7 +374,9 @@ async fn the_body_is_charged_until_the_answer() {
     let held = IntGauge::new("held", "held").unwrap();
     let budget = crate::ingest::body::Budget::new(10, held.clone());
     let body = http_body_util::Full::new(Bytes::from_static(b"12345"));
-    let buffered = crate::ingest::body::read(body, 10, Duration::from_secs(1), &budget).await.unwrap();
+    let buffered = crate::ingest::body::read(body, 10, Duration::from_secs(1), &budget)
+        .await
+        .unwrap();
     let book = Fake::new(&[]).shut();
     let test = start_with(Options::default(), &book);
     let record = test.handle.record(event("POST", 5), buffered.charge);

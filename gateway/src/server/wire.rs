@@ -59,7 +59,9 @@ impl Activity {
     }
 
     fn arrived(&self) {
-        if self.requests.load(Ordering::Relaxed) == 0 && !self.reading_head.swap(true, Ordering::Relaxed) {
+        if self.requests.load(Ordering::Relaxed) == 0
+            && !self.reading_head.swap(true, Ordering::Relaxed)
+        {
             self.changes.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -101,7 +103,12 @@ pub(super) enum Verdict {
 
 impl Standing {
     /// Called once per `tick`. A request in the service's hands has time limits of its own.
-    pub(super) fn judge(&mut self, activity: &Activity, tick: Duration, limits: &Limits) -> Verdict {
+    pub(super) fn judge(
+        &mut self,
+        activity: &Activity,
+        tick: Duration,
+        limits: &Limits,
+    ) -> Verdict {
         let changes = activity.changes.load(Ordering::Relaxed);
         if changes != self.changes || activity.requests.load(Ordering::Relaxed) > 0 {
             *self = Standing { changes, ticks: 0 };
@@ -110,7 +117,11 @@ impl Standing {
         self.ticks += 1;
         let stood = tick * self.ticks;
         let reading_head = activity.reading_head.load(Ordering::Relaxed);
-        let limit = if reading_head { limits.head_timeout } else { limits.idle_timeout };
+        let limit = if reading_head {
+            limits.head_timeout
+        } else {
+            limits.idle_timeout
+        };
         match stood {
             _ if stood > limit + LINGER * 2 => Verdict::Stuck,
             _ if stood <= limit => Verdict::Fine,
@@ -139,12 +150,21 @@ pub(super) struct Wire {
 
 impl fmt::Debug for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wire").field("stream", &self.stream).field("activity", &self.activity).finish_non_exhaustive()
+        f.debug_struct("Wire")
+            .field("stream", &self.stream)
+            .field("activity", &self.activity)
+            .finish_non_exhaustive()
     }
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, read_before: Vec<u8>, activity: Arc<Activity>, refuse: Refuse, limits: &Limits) -> Wire {
+    pub(super) fn new(
+        stream: TcpStream,
+        read_before: Vec<u8>,
+        activity: Arc<Activity>,
+        refuse: Refuse,
+        limits: &Limits,
+    ) -> Wire {
         activity.arrived();
         Wire {
             stream,
@@ -161,14 +181,21 @@ impl Wire {
 
     /// What hyper refuses by itself, if these bytes are such an answer of its own.
     fn automatic(&self, bytes: &[u8]) -> Option<Refusal> {
-        let status = bytes.strip_prefix(b"HTTP/1.1 ").or_else(|| bytes.strip_prefix(b"HTTP/1.0 "))?;
+        let status = bytes
+            .strip_prefix(b"HTTP/1.1 ")
+            .or_else(|| bytes.strip_prefix(b"HTTP/1.0 "))?;
         let refusal = match status.get(..4)? {
             b"400 " => Refusal::Malformed,
             b"414 " => Refusal::UriTooLong,
-            b"431 " => Refusal::HeadersTooLarge { max_bytes: self.max_header_bytes, max_count: self.max_headers },
+            b"431 " => Refusal::HeadersTooLarge {
+                max_bytes: self.max_header_bytes,
+                max_count: self.max_headers,
+            },
             _ => return None,
         };
-        let ours = bytes.windows(12).any(|window| window.eq_ignore_ascii_case(b"x-request-id"));
+        let ours = bytes
+            .windows(12)
+            .any(|window| window.eq_ignore_ascii_case(b"x-request-id"));
         (!ours).then_some(refusal)
     }
 
@@ -185,9 +212,16 @@ impl Wire {
     }
 
     /// Replaces hyper's answer by ours; `Some` when that is what this write was.
-    fn poll_replaced(&mut self, cx: &mut Context<'_>, bytes: &[u8], length: usize) -> Poll<Option<io::Result<usize>>> {
+    fn poll_replaced(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        length: usize,
+    ) -> Poll<Option<io::Result<usize>>> {
         if self.answer.is_none() {
-            let Some(refusal) = self.automatic(bytes) else { return Poll::Ready(None) };
+            let Some(refusal) = self.automatic(bytes) else {
+                return Poll::Ready(None);
+            };
             self.activity.linger.store(true, Ordering::Relaxed);
             self.answer = Some((self.refuse)(&refusal));
         }
@@ -196,7 +230,11 @@ impl Wire {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.activity.expired.swap(false, Ordering::Relaxed) && this.answer.is_none() {
             this.answer = Some((this.refuse)(&Refusal::HeadTimeout));
@@ -222,15 +260,26 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match ready!(self.poll_replaced(cx, bytes, bytes.len())) {
             Some(replaced) => Poll::Ready(replaced),
             None => Pin::new(&mut self.stream).poll_write(cx, bytes),
         }
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffers: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let first = buffers.iter().find(|buffer| !buffer.is_empty()).map_or(&[][..], |buffer| buffer);
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let first = buffers
+            .iter()
+            .find(|buffer| !buffer.is_empty())
+            .map_or(&[][..], |buffer| buffer);
         let length = buffers.iter().map(|buffer| buffer.len()).sum();
         match ready!(self.poll_replaced(cx, first, length)) {
             Some(replaced) => Poll::Ready(replaced),
@@ -255,7 +304,9 @@ impl AsyncWrite for Wire {
             }
             this.lingering = Some((Box::pin(tokio::time::sleep(LINGER)), 0));
         }
-        let Some((deadline, read)) = &mut this.lingering else { return Poll::Ready(Ok(())) };
+        let Some((deadline, read)) = &mut this.lingering else {
+            return Poll::Ready(Ok(()));
+        };
         let mut scrap = [0; 8192];
         loop {
             if *read > LINGER_BYTES || deadline.as_mut().poll(cx).is_ready() {
@@ -278,7 +329,9 @@ mod tests {
 
     fn ticks_until(verdict: Verdict, activity: &Activity) -> u32 {
         let mut standing = Standing::default();
-        (1..1000).find(|_| standing.judge(activity, TICK, &Limits::default()) == verdict).expect("it comes to that")
+        (1..1000)
+            .find(|_| standing.judge(activity, TICK, &Limits::default()) == verdict)
+            .expect("it comes to that")
     }
 
     #[test]
@@ -297,7 +350,10 @@ mod tests {
         let request = activity.begin();
         let mut standing = Standing::default();
         for _ in 0..1000 {
-            assert_eq!(standing.judge(&activity, TICK, &Limits::default()), Verdict::Fine);
+            assert_eq!(
+                standing.judge(&activity, TICK, &Limits::default()),
+                Verdict::Fine
+            );
         }
         drop(request);
         assert_eq!(ticks_until(Verdict::Idle, &activity), 77);
