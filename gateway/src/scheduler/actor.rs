@@ -52,6 +52,9 @@ const UNWRITTEN: usize = 1024;
 /// Messages taken in before attempts are started.
 const TURN: usize = 512;
 
+/// Deliveries of a deleted destination that one statement finishes.
+const BURIED: u32 = 500;
+
 /// Hints are about what was recorded this long ago at most; what is older, the timer finds.
 const HINT_AGE: SignedDuration = SignedDuration::from_secs(10);
 
@@ -71,6 +74,8 @@ pub(super) enum Message {
     Page { destination: Uuid, epoch: i64, limit: usize, page: store::Result<Vec<(Pending, Arc<Event>)>> },
     Scanned { shard: u16, epoch: i64, found: store::Result<Vec<Uuid>> },
     Written(Vec<Written>),
+    /// Deliveries of a destination that is gone, or whose events are, are finished: as many.
+    Buried { destination: Uuid, epoch: i64, buried: store::Result<u64> },
     Lease(LeaseEvent),
     Retire,
     /// Break off what is in flight.
@@ -128,8 +133,6 @@ pub(super) struct Actor {
     table: Arc<ArcSwap<Table>>,
     /// The revision that `destinations` follow.
     current: Arc<Table>,
-    /// The table has had a destination: from now on one that is missing is missing.
-    table_loaded: bool,
     metrics: DeliveryMetrics,
     messages: UnboundedSender<Message>,
     jobs: UnboundedSender<Job>,
@@ -174,9 +177,7 @@ impl Actor {
         let client = egress::client(options.egress.clone());
         let shards = (0..options.shards).map(|_| None).collect();
         let current = table.load_full();
-        let table_loaded = current.destinations().next().is_some();
         Actor {
-            table_loaded,
             client,
             shards,
             current,
@@ -262,6 +263,7 @@ impl Actor {
             Message::Page { destination, epoch, limit, page } => self.page(destination, epoch, limit, page, now),
             Message::Scanned { shard, epoch, found } => self.scanned(shard, epoch, found, now),
             Message::Written(batch) => self.written(batch, now),
+            Message::Buried { destination, epoch, buried } => self.buried(destination, epoch, buried, now),
             Message::Lease(LeaseEvent::Gained(shards)) => {
                 for (shard, epoch, trusted_until) in shards {
                     self.gained(shard, epoch, trusted_until, now);
@@ -398,6 +400,7 @@ impl Actor {
             self.ensure(*id, shard, false, now);
             if let Some(destination) = self.destinations.get_mut(id) {
                 destination.note_missing(BEGINNING);
+                destination.unseen = true;
             }
             self.want(*id);
         }
@@ -431,6 +434,7 @@ impl Actor {
         for shard in due {
             self.scan(shard);
         }
+        self.bury(now);
     }
 
     // Destinations.
@@ -442,7 +446,7 @@ impl Actor {
         for flight in self.flights.values().filter(|flight| flight.destination == id) {
             destination.adopt(flight.entry.delivery_id);
         }
-        prepare(&mut destination, &self.current, id, self.table_loaded, now);
+        prepare(&mut destination, &self.current, id, now);
         if !destination.is_active() {
             destination.note_missing(BEGINNING);
         }
@@ -517,13 +521,12 @@ impl Actor {
             return;
         }
         self.current = self.table.load_full();
-        self.table_loaded |= self.current.destinations().next().is_some();
         let ids: Vec<Uuid> = self.destinations.keys().copied().collect();
-        let (table, loaded) = (self.current.clone(), self.table_loaded);
+        let table = self.current.clone();
         for id in ids {
             self.change(id, |destination| {
                 let was = destination.is_active();
-                prepare(destination, &table, id, loaded, now);
+                prepare(destination, &table, id, now);
                 if was && !destination.is_active() {
                     destination.forget();
                 }
@@ -548,6 +551,72 @@ impl Actor {
         // The tick comes sooner than this anyway.
         let Some((at, _)) = self.timers.first() else { return Instant::now() + TICK * 2 };
         Instant::now() + Duration::try_from(at.duration_since(clock::now())).unwrap_or_default()
+    }
+
+    /// Finishes what is pending for destinations that have been out of the table for long enough. Whether they were
+    /// deleted, the database decides: a row that this version can't read is out of our table only.
+    fn bury(&mut self, now: Timestamp) {
+        let gone = |destination: &Destination| {
+            let over = destination.gone_since.is_some_and(|since| now.duration_since(since).unsigned_abs() >= self.options.gone_grace);
+            over && destination.known() == 0 && !destination.burying && !destination.is_idle()
+        };
+        let gone: Vec<Uuid> = self.destinations.iter().filter(|(_, destination)| gone(destination)).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.undertake(id, true);
+        }
+    }
+
+    fn undertake(&mut self, id: Uuid, deleted: bool) {
+        let Some(destination) = self.destinations.get_mut(&id) else { return };
+        let Some(Some(held)) = self.shards.get(usize::from(destination.shard)) else { return };
+        if held.leaving || std::mem::replace(&mut destination.burying, true) {
+            return;
+        }
+        let (pool, messages, holder) = (self.pool.clone(), self.messages.clone(), self.options.replica.clone());
+        let (shard, epoch) = (destination.shard, held.epoch);
+        tokio::spawn(async move {
+            let mut total = 0;
+            let buried = loop {
+                let one = match deleted {
+                    true => outcomes::bury(&pool, shard, epoch, &holder, id, BURIED).await,
+                    false => outcomes::drop_orphans(&pool, shard, epoch, &holder, id, BURIED).await,
+                };
+                match one {
+                    Ok(0) => break Ok(total),
+                    Ok(some) => total += some,
+                    Err(error) => break Err(error),
+                }
+            };
+            let _ = messages.send(Message::Buried { destination: id, epoch, buried });
+        });
+    }
+
+    fn buried(&mut self, id: Uuid, epoch: i64, buried: store::Result<u64>, now: Timestamp) {
+        let Some(destination) = self.destinations.get_mut(&id) else { return };
+        destination.burying = false;
+        let shard = destination.shard;
+        let deleted = destination.gone_since.is_some();
+        // The next look after another time of grace, if there's anything by then.
+        destination.gone_since = destination.gone_since.map(|_| now);
+        match buried {
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, destination = %id, "deliveries of a deleted destination were not finished; will try again"),
+            Ok(0) => {}
+            Ok(count) if deleted => {
+                self.metrics.dead_letters.inc_by(count);
+                tracing::info!(destination = %id, count, "the destination was deleted; its deliveries are dead letters");
+            }
+            Ok(count) => {
+                tracing::warn!(destination = %id, count, "retention has dropped the events of deliveries that were still pending");
+                self.change(id, |destination| destination.note_missing(BEGINNING));
+            }
+        }
+        if deleted && self.shard(shard, epoch).is_some() && self.destinations.get(&id).is_some_and(|destination| destination.known() == 0 && destination.row.is_none()) {
+            // If the table still has any, the next scan brings it back.
+            self.drop_destination(id);
+            if let Some(held) = self.shard(shard, epoch) {
+                held.destinations.remove(&id);
+            }
+        }
     }
 
     // What comes in.
@@ -629,6 +698,16 @@ impl Actor {
         if self.shard(shard, epoch).is_none() {
             // Asked under an earlier lease.
             return;
+        }
+        let orphaned = page.as_ref().is_ok_and(Vec::is_empty) && self.destinations.get(&id).is_some_and(|destination| {
+            // The scan found rows, a page from the beginning none: their events are gone.
+            destination.unseen && destination.missing() == Some(BEGINNING) && destination.known() == 0
+        });
+        if orphaned {
+            if let Some(destination) = self.destinations.get_mut(&id) {
+                destination.unseen = false;
+            }
+            self.undertake(id, false);
         }
         let times = Times { now, soon: now + self.options.horizon, confirm: now + CONFIRM };
         let room = self.room();
@@ -888,7 +967,7 @@ impl Actor {
 }
 
 /// Takes over a destination's row of the table, if it is another than before.
-fn prepare(destination: &mut Destination, table: &Table, id: Uuid, table_loaded: bool, now: Timestamp) {
+fn prepare(destination: &mut Destination, table: &Table, id: Uuid, now: Timestamp) {
     match table.destination(id) {
         Some(row) => {
             destination.gone_since = None;
@@ -898,9 +977,7 @@ fn prepare(destination: &mut Destination, table: &Table, id: Uuid, table_loaded:
         }
         None => {
             destination.row = None;
-            if table_loaded {
-                destination.gone_since.get_or_insert(now);
-            }
+            destination.gone_since.get_or_insert(now);
         }
     }
 }

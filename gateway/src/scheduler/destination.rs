@@ -73,6 +73,10 @@ pub(super) struct Destination {
     pub(super) row: Option<Arc<Row>>,
     /// …this time, as far as we have seen.
     pub(super) gone_since: Option<Timestamp>,
+    /// Its deliveries are being finished without an attempt.
+    pub(super) burying: bool,
+    /// The table has deliveries of it, and no page has shown any yet.
+    pub(super) unseen: bool,
     /// To be sent now, in order.
     ready: BTreeMap<Key, Entry>,
     /// To be sent soon.
@@ -130,6 +134,8 @@ impl Destination {
             shard,
             row: None,
             gone_since: None,
+            burying: false,
+            unseen: false,
             ready: BTreeMap::new(),
             waiting: BTreeMap::new(),
             known: HashSet::new(),
@@ -228,6 +234,7 @@ impl Destination {
         let mut loaded = Loaded::default();
         let mut reached = None;
         let mut sweep_over = page.is_empty();
+        self.unseen &= sweep_over;
         self.tail = page.len() < limit;
         for entry in page {
             let key = entry.key();

@@ -536,6 +536,7 @@ async fn bad_receivers_are_outcomes_and_the_scheduler_goes_on() {
 async fn nothing_is_sent_before_the_first_table_and_nothing_is_lost_either() {
     let mut receiver = Receiver::always(Reply::Status(200)).await;
     let ground = Ground::new([]).await;
+    // An installation that never published anything: its destinations aren't deleted, they are not there yet.
     let replica = ground.start("a", |options| options.gone_grace = Duration::ZERO).await;
     replica.holds(u32::from(SHARDS)).await;
     let batch = ground.record(uid(1), [b"x".to_vec()]).await;
@@ -545,5 +546,42 @@ async fn nothing_is_sent_before_the_first_table_and_nothing_is_lost_either() {
     replica.running.handle().table_changed();
     receiver.next().await;
     ground.until(DELIVERED, 1).await;
+}
+
+#[tokio::test]
+async fn what_is_pending_for_a_deleted_destination_becomes_a_dead_letter() {
+    let receiver = Receiver::always(Reply::Status(200)).await;
+    let rows = [destination(uid(1), &receiver.url(), |spec| spec.suspended = true), destination(uid(2), &receiver.url(), |_| {})];
+    let ground = Ground::new(rows.clone()).await;
+    let published = crate::testing::Published::new(&ground.database.store, &rows).await;
+    ground.record(uid(1), (0..700).map(|_| b"x".to_vec())).await;
+    let replica = ground.start("a", |options| options.gone_grace = Duration::ZERO).await;
+    replica.holds(u32::from(SHARDS)).await;
+    // Out of our table, but not deleted: a row that this version can't read.
     ground.remove(uid(1));
+    replica.running.handle().table_changed();
+    replica.running.handle().rescan();
+    ground.record(uid(2), [b"y".to_vec()]).await;
+    ground.until(DELIVERED, 1).await;
+    assert_eq!((ground.count(QUEUED).await, ground.count(DEAD).await), (700, 0));
+    published.publish(&[], &[rows[0].key()]).await;
+    ground.until(DEAD, 700).await;
+    assert_eq!((ground.count(QUEUED).await, ground.count(ATTEMPTS).await), (0, 1));
+    assert_eq!(ground.count("SELECT count(*) FROM deliveries WHERE reason = 'destination_deleted' AND attempts = 0").await, 700);
+}
+
+#[tokio::test]
+async fn deliveries_whose_events_retention_has_dropped_do_not_hold_up_the_others() {
+    let mut receiver = Receiver::always(Reply::Status(200)).await;
+    let row = |suspended| destination(uid(1), &receiver.url(), |spec| spec.suspended = suspended);
+    let (paused, released) = (row(true), row(false));
+    let ground = Ground::new([paused]).await;
+    ground.record(uid(1), (0..1200).map(|_| b"old".to_vec())).await;
+    sqlx::query("DELETE FROM events").execute(ground.database.store.pool.raw()).await.unwrap();
+    ground.record(uid(1), [b"new".to_vec()]).await;
+    let replica = ground.start("a", |_| {}).await;
+    ground.change(released);
+    replica.running.handle().table_changed();
+    assert_eq!(receiver.next().await.body, "new");
+    ground.until(QUEUED, 0).await;
 }
