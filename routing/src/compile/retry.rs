@@ -10,8 +10,8 @@ use std::time::Duration;
 /// A delivery that waits longer for one retry is forgotten, not retried.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Far above what anybody means; an attempt's number has 16 bits.
-const MOST_RETRIES: u32 = 1_000;
+/// As the schema says.
+const MOST_RETRIES: u32 = 100;
 
 pub(super) fn compile(retry: &crds::Retry, path: &str, findings: &mut Findings) -> Policy {
     Policy {
