@@ -121,6 +121,7 @@ impl Core {
                 self.compiler.apply(resource);
             }
             Err(why) => {
+                self.compiler.hold(uid);
                 self.unreadable.insert(uid, why);
             }
         }
@@ -171,8 +172,7 @@ impl Core {
             let routed_generation = self.compiler.rows().find(|row| row.uid == uid).map(|row| row.generation);
             self.judge(uid, Verdict { findings: vec![cannot_read(&why)], routed_generation });
         }
-        let removed = delta.removed.into_iter().filter(|key| !self.keeps_its_row(key.uid)).collect();
-        Pass { changed: delta.changed, removed }
+        Pass { changed: delta.changed, removed: delta.removed }
     }
 
     fn judge(&mut self, uid: Uuid, verdict: Verdict) {
@@ -187,7 +187,8 @@ impl Core {
         }
     }
 
-    /// Whether a row of this object must stay although the compiler has none: the object exists and is merely wrong.
+    /// Whether a row of this object must stay although the compiler has none: the object is merely wrong, and this process
+    /// began to follow after it was right.
     fn keeps_its_row(&self, uid: Uuid) -> bool {
         self.unreadable.contains_key(&uid)
             || self.objects.get(&uid).and_then(|entry| entry.verdict.as_ref()).is_some_and(|verdict| {
@@ -253,5 +254,98 @@ fn cannot_read(why: &str) -> Finding {
         reason: Reason::UnsupportedValue,
         path: String::new(),
         message: format!("this version of the operator can't read the object: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(kind: &str, uid: u128, generation: i64, spec: serde_json::Value) -> Change {
+        let uid = Uuid::from_u128(uid);
+        let metadata = json!({"name": format!("o{}", uid.as_u128()), "namespace": "n", "uid": uid, "generation": generation, "creationTimestamp": "2026-11-21T12:00:00Z"});
+        let manifest = json!({"apiVersion": "hookstream.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec});
+        Change::Apply(Box::new(Object::told(crds::parse(manifest).unwrap()).unwrap()))
+    }
+
+    fn unreadable(uid: u128, generation: i64) -> Change {
+        let Change::Apply(mut object) = object("Source", uid, generation, json!({})) else { unreachable!() };
+        object.resource = Err("spec.future: unknown field".to_owned());
+        Change::Apply(object)
+    }
+
+    fn published(core: &Core, uid: u128) -> Option<i64> {
+        core.objects().find(|entry| entry.meta.uid == Uuid::from_u128(uid)).and_then(|entry| entry.published)
+    }
+
+    #[test]
+    fn a_generation_that_changes_no_row_is_published_by_the_revision_that_is_there() {
+        let mut core = Core::new([], Secrets::Told);
+        core.apply(object("Source", 1, 1, json!({})));
+        assert_eq!(core.compile().changed.len(), 1);
+        core.published(7, &BTreeSet::new());
+        core.apply(object("Source", 1, 2, json!({"displayName": "A name for people"})));
+        core.compile();
+        assert_eq!(published(&core, 1), None, "nobody has acknowledged generation 2");
+        core.published(8, &BTreeSet::new());
+        assert_eq!(published(&core, 1), Some(8));
+    }
+
+    #[test]
+    fn a_neighbour_does_not_unpublish_an_object() {
+        let mut core = Core::new([], Secrets::Told);
+        core.apply(object("Source", 1, 1, json!({})));
+        core.compile();
+        core.published(7, &BTreeSet::new());
+        core.apply(object("Source", 2, 1, json!({})));
+        core.compile();
+        core.published(8, &BTreeSet::new());
+        assert_eq!((published(&core, 1), published(&core, 2)), (Some(7), Some(8)));
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_read_keeps_its_row_until_it_is_deleted() {
+        let mut before = Core::new([], Secrets::Told);
+        before.apply(object("Source", 1, 1, json!({})));
+        let rows = before.compile().changed;
+
+        let mut core = Core::new(rows.clone(), Secrets::Told);
+        core.apply(unreadable(1, 2));
+        assert!(core.compile().removed.is_empty());
+        let told = core.take_report();
+        let verdict = told.objects[0].verdict.clone().unwrap();
+        assert_eq!((verdict.findings[0].reason, verdict.routed_generation), (Reason::UnsupportedValue, Some(1)));
+        assert!(core.difference(&rows, []).removed.is_empty());
+
+        core.apply(Change::Remove(Uuid::from_u128(1)));
+        assert_eq!(core.compile().removed.len(), 1);
+    }
+
+    #[test]
+    fn a_secret_that_was_not_told_yet_is_waited_for() {
+        let verification = json!({"verification": {"template": "github", "secretRefs": [{"name": "s", "key": "k"}]}});
+        let mut core = Core::new([], Secrets::OnDemand);
+        core.apply(object("Source", 1, 1, verification));
+        let name = ("n".to_owned(), "s".to_owned());
+        assert_eq!(core.wanted(), BTreeSet::from([name.clone()]));
+        assert!(core.waits_for_secrets());
+        core.apply(Change::Secret(name, None));
+        assert!(!core.waits_for_secrets());
+    }
+
+    #[test]
+    fn the_difference_to_a_table_is_what_makes_it_ours() {
+        let mut core = Core::new([], Secrets::Told);
+        core.apply(object("Source", 1, 1, json!({})));
+        core.apply(object("Source", 2, 1, json!({})));
+        let rows = core.compile().changed;
+        let mut stranger = rows[0].clone();
+        stranger.uid = Uuid::from_u128(9);
+        let pass = core.difference([&rows[0], &stranger], []);
+        assert_eq!(pass.changed, [rows[1].clone()]);
+        assert_eq!(pass.removed, [stranger.key()]);
+        let newer = RowKey { kind: routing::Kind::Source, uid: Uuid::from_u128(8) };
+        assert_eq!(core.difference(&rows, [newer]).removed, [newer], "a row of a newer version whose object is gone");
     }
 }

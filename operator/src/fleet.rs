@@ -9,13 +9,13 @@ pub struct Replica {
 }
 
 /// Whether Postgres answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Database {
     Here,
-    /// Since a moment ago.
-    Blip(String),
-    /// For longer than a restart takes.
-    Away(String),
+    /// Not since a moment ago.
+    Blip,
+    /// Not for longer than a restart takes.
+    Away,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,24 +56,34 @@ pub mod watching {
     /// Notifications closer than this are one.
     const DEBOUNCE: Duration = Duration::from_millis(20);
 
-    /// A restart of Postgres takes less. Shorter than the leader trusts its lease, so that it can still say so.
-    const BLIP: Duration = Duration::from_secs(4);
+    /// A restart of Postgres takes less.
+    const BLIP: Duration = Duration::from_secs(3);
+
+    /// A read that takes longer has failed.
+    const TIMEOUT: Duration = Duration::from_secs(2);
 
     /// Runs until the token is cancelled. `wake` is notified when a gateway has said something.
     pub async fn run(pool: Pool, within: Duration, wake: Arc<Notify>, metrics: Metrics, fleet: watch::Sender<Fleet>, token: CancellationToken) {
         let mut away_since: Option<Instant> = None;
         loop {
+            let began = clock::instant();
             let read = tokio::select! {
                 () = token.cancelled() => return,
-                read = tokio::time::timeout(BLIP, replicas::live(&pool, within)) => read,
+                read = tokio::time::timeout(TIMEOUT, replicas::live(&pool, within)) => read,
             };
             let (rows, database) = match read {
                 Ok(Ok(rows)) => {
                     away_since = None;
                     (Some(rows), Database::Here)
                 }
-                Ok(Err(error)) => (None, away(&mut away_since, chain(&error))),
-                Err(_) => (None, away(&mut away_since, "Postgres does not answer".to_owned())),
+                failed => {
+                    if away_since.is_none() {
+                        let why = failed.ok().and_then(Result::err).map_or("no answer".to_owned(), |error| chain(&error));
+                        tracing::warn!(why, "the gateways' acknowledgements can't be read; will try again");
+                    }
+                    let since = *away_since.get_or_insert(began);
+                    (None, if clock::instant().duration_since(since) < BLIP { Database::Blip } else { Database::Away })
+                }
             };
             let rows: Option<Vec<Replica>> = rows.map(|rows| {
                 rows.into_iter()
@@ -99,10 +109,5 @@ pub mod watching {
                 () = tokio::time::sleep(poll) => {}
             }
         }
-    }
-
-    fn away(since: &mut Option<Instant>, why: String) -> Database {
-        let since = *since.get_or_insert_with(clock::instant);
-        if clock::instant().duration_since(since) < BLIP { Database::Blip(why) } else { Database::Away(why) }
     }
 }

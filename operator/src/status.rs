@@ -156,17 +156,12 @@ fn acknowledged(facts: &Facts<'_>) -> State {
     let was_true = facts.previous.is_some_and(|previous| {
         condition(previous, PROGRAMMED).is_some_and(|c| c.status == "True" && c.observed_generation == Some(facts.meta.generation))
     });
-    match &fleet.database {
-        Database::Here => {}
+    match (fleet.database, facts.published) {
+        (Database::Here, _) => {}
         // What was true a moment ago most likely still is: a blip must not rewrite every object twice.
-        Database::Blip(_) if was_true && facts.published.is_some() => return State::yes("Programmed", kept_message(facts)),
-        Database::Blip(why) | Database::Away(why) => {
-            let message = format!("the gateways' acknowledgements can't be read: {why}");
-            return match facts.published {
-                Some(_) => State::unknown("DatabaseUnavailable", message),
-                None => State::no("DatabaseUnavailable", format!("can't be published: {why}")),
-            };
-        }
+        (Database::Blip, Some(_)) if was_true => return State::yes("Programmed", kept_message(facts)),
+        (_, Some(_)) => return State::unknown("DatabaseUnavailable", "Postgres is away: what the gateways route by can't be read"),
+        (_, None) => return State::no("DatabaseUnavailable", "Postgres is away: this generation waits to be published"),
     }
     let Some(revision) = facts.published else {
         return State::no("Pending", facts.held.unwrap_or("waits to be published"));

@@ -2,10 +2,9 @@
 //!
 //! Level-triggered: what is written is the difference between what an object's status says and what it should say, so
 //! a lost write, a change of leader or a status that somebody edited is mended by the same code. Only the leader writes.
-//! While the database is away, its last leader still tells objects that nobody has told anything: see [`Mode`].
+//! While the database is away, its last leader still says so, once for each object: see [`Mode`].
 
 use crate::{
-    change::Meta,
     core::Entry,
     events::{self, Events},
     fleet::{Database, Fleet},
@@ -50,7 +49,7 @@ enum Mode {
     Following,
     Leading,
     /// The database is away and this operator led last. If another one leads on the far side of a partition, the two
-    /// must not fight: only what has no status for its generation is told.
+    /// must not fight: each generation of an object is told once.
     Caretaker,
 }
 
@@ -84,6 +83,8 @@ struct Tracked {
     version: Option<u64>,
     waits_since: Option<Instant>,
     refused: Option<Arc<Status>>,
+    /// The generation that was told as caretaker.
+    cared_for: Option<i64>,
 }
 
 impl Statuses {
@@ -205,7 +206,7 @@ impl Statuses {
                     tracked.refused = None;
                 }
                 None => {
-                    self.objects.insert(uid, Tracked { entry, known, version, waits_since: None, refused: None });
+                    self.objects.insert(uid, Tracked { entry, known, version, waits_since: None, refused: None, cared_for: None });
                 }
             }
         }
@@ -242,8 +243,10 @@ impl Statuses {
                 self.queue.forget(uid);
                 continue;
             }
-            if mode == Mode::Caretaker && (fleet.database == Database::Here || told(tracked.known.as_deref(), &tracked.entry.meta)) {
-                continue;
+            match mode {
+                Mode::Caretaker if fleet.database == Database::Here || tracked.cared_for == Some(tracked.entry.meta.generation) => continue,
+                Mode::Caretaker => tracked.cared_for = Some(tracked.entry.meta.generation),
+                _ => tracked.cared_for = None,
             }
             if waits_for_gateways(&status) {
                 let until = *tracked.waits_since.get_or_insert(instant) + PATIENCE;
@@ -335,13 +338,6 @@ impl Statuses {
             self.metrics.objects.with_label_values(&[kind, if ready { "true" } else { "false" }]).set(count);
         }
     }
-}
-
-/// Whether somebody has judged this generation already.
-fn told(known: Option<&Status>, meta: &Meta) -> bool {
-    known
-        .and_then(|status| condition(status, PROGRAMMED))
-        .is_some_and(|condition| condition.observed_generation == Some(meta.generation) && condition.reason != "Pending")
 }
 
 /// Whether the next second will most likely make it Ready.

@@ -155,7 +155,7 @@ fn a_held_removal_is_the_reason_why_it_waits() {
 #[test]
 fn a_database_that_is_away_is_unknown_or_false() {
     let away = |published| {
-        let fleet = Fleet { database: Database::Away("Postgres is not available".to_owned()), ..fleet(&[42]) };
+        let fleet = Fleet { database: Database::Away, ..fleet(&[42]) };
         let status = Case { published, fleet, ..case() }.status();
         let programmed = condition(&status, PROGRAMMED).unwrap();
         format!("{} {}", programmed.status, programmed.reason)
@@ -167,7 +167,7 @@ fn a_database_that_is_away_is_unknown_or_false() {
 #[test]
 fn a_blip_of_the_database_changes_nothing_that_was_true() {
     let before = case().status();
-    let fleet = Fleet { database: Database::Blip("Postgres is not available".to_owned()), ..fleet(&[]) };
+    let fleet = Fleet { database: Database::Blip, ..fleet(&[]) };
     assert_eq!(Case { fleet, previous: Some(before.clone()), now: LATER, ..case() }.status(), before);
 }
 

@@ -10,9 +10,8 @@ use routing::Row;
 use std::{
     sync::Arc,
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
 };
-use store::{Keyring, Store, routes, testing::Database};
+use store::{Keyring, Store, listen, routes, testing::Database};
 
 pub struct World {
     pub cluster: &'static Cluster,
@@ -20,7 +19,7 @@ pub struct World {
     pub namespace: String,
     pub database: Database,
     pub keyring: Keyring,
-    keyring_file: tempfile::NamedTempFile,
+    pub keyring_file: tempfile::NamedTempFile,
 }
 
 impl World {
@@ -55,9 +54,18 @@ impl World {
 
     /// An operator of this namespace and others that the flags name.
     pub async fn operator(&self, flags: &[&str]) -> Operator {
-        let mut all = vec!["--watch-namespaces", &self.namespace, "--lease-ttl", "2s"];
-        all.extend(flags);
-        Operator::start(self.cluster, self.database.url(), self.keyring_file.path(), &all).await
+        self.operator_of(self.database.url(), flags).await
+    }
+
+    /// The same on another database. A flag given twice is taken from here first.
+    pub async fn operator_of(&self, database_url: &str, flags: &[&str]) -> Operator {
+        let mut all = flags.to_vec();
+        for (flag, value) in [("--watch-namespaces", self.namespace.as_str()), ("--lease-ttl", "2s")] {
+            if !flags.contains(&flag) {
+                all.extend([flag, value]);
+            }
+        }
+        Operator::start(self.cluster, database_url, self.keyring_file.path(), &all).await
     }
 
     /// `kubectl apply -f -` in the namespace; what it printed.
@@ -119,6 +127,7 @@ impl World {
 
     /// Waits until the published rows are as `wanted` says.
     pub async fn until_rows(&self, wanted: impl Fn(&[Arc<Row>]) -> bool) -> Vec<Arc<Row>> {
+        let mut listener = listen::Listener::connect(self.store()).await.expect("Postgres answers");
         let mut last = Vec::new();
         let search = async {
             loop {
@@ -126,7 +135,8 @@ impl World {
                 if wanted(&last) {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                // Each revision is announced.
+                let _ = listener.next().await;
             }
         };
         if tokio::time::timeout(SOON, search).await.is_err() {
