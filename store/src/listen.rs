@@ -158,6 +158,6 @@ mod unit {
 
     #[test]
     fn a_full_notification_fits_into_a_payload() {
-        assert!(DESTINATIONS_PER_NOTIFY * 33 < 8000);
+        const { assert!(DESTINATIONS_PER_NOTIFY * 33 < 8000) }
     }
 }

@@ -9,7 +9,6 @@
 
 use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
 use std::{
-    ffi::OsString,
     fmt,
     fs::{self, File},
     io::{self, Write},
@@ -586,7 +585,7 @@ pub(crate) fn find_binaries(data: &Path) -> Result<PathBuf, PrivateServerError> 
 
 fn candidates() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> =
-        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_else(OsString::new)).collect();
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
     for (parent, prefix) in [
         ("/usr/lib/postgresql", ""),
         ("/usr", "pgsql-"),
