@@ -36,18 +36,32 @@ const RECEIVER: &str = "127.0.0.1:9900";
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    tokio::time::timeout(BOUND, demo()).await.context("not done within half a minute")?
+    tokio::time::timeout(BOUND, demo())
+        .await
+        .context("not done within half a minute")?
 }
 
 async fn demo() -> Result<()> {
-    let quickstart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/quickstart").canonicalize().context("examples/quickstart")?;
+    let quickstart = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../examples/quickstart")
+        .canonicalize()
+        .context("examples/quickstart")?;
     let (folder, receiver, _copy) = with_free_receiver(&quickstart).await?;
     println!("\nhookstream dev {}\n", show(&folder));
     let mut dev = Dev::start(&folder).await?;
 
     println!("\n1. GitHub pushes; the receiver on {receiver} is down");
-    let push = accepted(post(dev.address, "github", github(&secret(&folder, "github-webhook")?)).await?)?;
-    dev.line(&[&push.event_id, "attempt 1", "next in"]).await.context("the first attempt should have failed and been set for a retry")?;
+    let push = accepted(
+        post(
+            dev.address,
+            "github",
+            github(&secret(&folder, "github-webhook")?),
+        )
+        .await?,
+    )?;
+    dev.line(&[&push.event_id, "attempt 1", "next in"])
+        .await
+        .context("the first attempt should have failed and been set for a retry")?;
 
     println!("\n2. The receiver comes up; the retry finds it");
     let received = Received::listen(receiver).await?;
@@ -55,35 +69,77 @@ async fn demo() -> Result<()> {
     let push_took = clock::instant() - push.sent_at;
 
     println!("\n3. Stripe tells of a payment");
-    let payment = accepted(post(dev.address, "stripe", stripe(&secret(&folder, "stripe-webhook")?)).await?)?;
+    let payment = accepted(
+        post(
+            dev.address,
+            "stripe",
+            stripe(&secret(&folder, "stripe-webhook")?),
+        )
+        .await?,
+    )?;
     let paid = received.event(&payment.event_id).await?;
     let payment_took = clock::instant() - payment.sent_at;
 
     println!("\n4. Somebody who doesn't know the secret");
     let forged = post(dev.address, "github", github(b"a guess")).await?;
-    ensure!(forged.status == 401, "a wrong signature got {} and not 401", forged.status);
-    let request_id = forged.body["request_id"].as_str().context("an error has a request_id")?;
+    ensure!(
+        forged.status == 401,
+        "a wrong signature got {} and not 401",
+        forged.status
+    );
+    let request_id = forged.body["request_id"]
+        .as_str()
+        .context("an error has a request_id")?;
 
     dev.line(&[&payment.event_id, "delivered"]).await?;
     dev.line(&[request_id]).await?;
     dev.stop().await?;
 
     println!("\nWhat happened");
-    println!("  accepted   GitHub push      {}   answered in {}", push.event_id, millis(push.answered_in));
-    println!("  delivered                   attempt {pushed}, {} after it was sent", millis(push_took));
-    println!("  accepted   Stripe payment   {}   answered in {}", payment.event_id, millis(payment.answered_in));
-    println!("  delivered                   attempt {paid}, {} after it was sent", millis(payment_took));
-    println!("  refused    forged push      {request_id}   401 {} in {}", forged.body["code"].as_str().unwrap_or_default(), millis(forged.answered_in));
-    ensure!(pushed >= 2, "the push should have needed a retry, and came with attempt {pushed}");
+    println!(
+        "  accepted   GitHub push      {}   answered in {}",
+        push.event_id,
+        millis(push.answered_in)
+    );
+    println!(
+        "  delivered                   attempt {pushed}, {} after it was sent",
+        millis(push_took)
+    );
+    println!(
+        "  accepted   Stripe payment   {}   answered in {}",
+        payment.event_id,
+        millis(payment.answered_in)
+    );
+    println!(
+        "  delivered                   attempt {paid}, {} after it was sent",
+        millis(payment_took)
+    );
+    println!(
+        "  refused    forged push      {request_id}   401 {} in {}",
+        forged.body["code"].as_str().unwrap_or_default(),
+        millis(forged.answered_in)
+    );
+    ensure!(
+        pushed >= 2,
+        "the push should have needed a retry, and came with attempt {pushed}"
+    );
     println!("\nWhere to go next");
-    println!("  target/debug/hookstream dev examples/quickstart     keeps running: edit the manifests, and a save is live at once");
-    println!("  target/debug/hookstream lint -f examples/quickstart checks them, as a pull request would");
-    println!("  README.md                                           the same files on a cluster: helm install, kubectl apply\n");
+    println!(
+        "  target/debug/hookstream dev examples/quickstart     keeps running: edit the manifests, and a save is live at once"
+    );
+    println!(
+        "  target/debug/hookstream lint -f examples/quickstart checks them, as a pull request would"
+    );
+    println!(
+        "  README.md                                           the same files on a cluster: helm install, kubectl apply\n"
+    );
     Ok(())
 }
 
 /// The quickstart as it is; or a copy with another port, when something else listens on the receiver's.
-async fn with_free_receiver(quickstart: &Path) -> Result<(PathBuf, SocketAddr, Option<tempfile::TempDir>)> {
+async fn with_free_receiver(
+    quickstart: &Path,
+) -> Result<(PathBuf, SocketAddr, Option<tempfile::TempDir>)> {
     let usual: SocketAddr = RECEIVER.parse().context("an address")?;
     if TcpListener::bind(usual).await.is_ok() {
         return Ok((quickstart.to_owned(), usual, None));
@@ -102,8 +158,15 @@ async fn with_free_receiver(quickstart: &Path) -> Result<(PathBuf, SocketAddr, O
 /// What the provider would know: the secret, read from the manifest so that the demo follows an edited one.
 fn secret(folder: &Path, name: &str) -> Result<Vec<u8>> {
     let declared = Folder::new([folder.to_owned()]).read(clock::now())?;
-    let data = declared.secrets.get(&("default".to_owned(), name.to_owned())).with_context(|| format!("Secret {name} in {}", folder.display()))?;
-    Ok(data.get("secret").context("its key `secret`")?.expose().to_vec())
+    let data = declared
+        .secrets
+        .get(&("default".to_owned(), name.to_owned()))
+        .with_context(|| format!("Secret {name} in {}", folder.display()))?;
+    Ok(data
+        .get("secret")
+        .context("its key `secret`")?
+        .expose()
+        .to_vec())
 }
 
 /// `hookstream dev`, running.
@@ -116,17 +179,29 @@ struct Dev {
 
 impl Dev {
     async fn start(folder: &Path) -> Result<Dev> {
-        let binary = std::env::current_exe()?.ancestors().nth(2).context("target/debug")?.join("hookstream");
+        let binary = std::env::current_exe()?
+            .ancestors()
+            .nth(2)
+            .context("target/debug")?
+            .join("hookstream");
         let mut child = Command::new(&binary)
             .arg("dev")
             .arg(folder)
-            .args(["--ephemeral", "--listen", &free_or_any("127.0.0.1:8080").await, "--admin-listen", &free_or_any("127.0.0.1:9090").await])
+            .args([
+                "--ephemeral",
+                "--listen",
+                &free_or_any("127.0.0.1:8080").await,
+                "--admin-listen",
+                &free_or_any("127.0.0.1:9090").await,
+            ])
             .env_remove("DATABASE_URL")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("{} (build it with `cargo build -p cli`)", binary.display()))?;
+            .with_context(|| {
+                format!("{} (build it with `cargo build -p cli`)", binary.display())
+            })?;
         let stdout = child.stdout.take().context("its stdout is piped")?;
         // A line is read at once; the bound only has to hold what arrives while the demo looks elsewhere.
         let (sender, lines) = mpsc::channel(1024);
@@ -139,9 +214,21 @@ impl Dev {
                 }
             }
         });
-        let mut dev = Dev { child, address: ([127, 0, 0, 1], 0).into(), lines, seen: Vec::new() };
-        let ready = dev.line(&["ready: http://"]).await.context("hookstream dev didn't become ready: what it says is above")?;
-        dev.address = ready.trim_start_matches("ready: http://").trim().parse().with_context(|| format!("an address in {ready:?}"))?;
+        let mut dev = Dev {
+            child,
+            address: ([127, 0, 0, 1], 0).into(),
+            lines,
+            seen: Vec::new(),
+        };
+        let ready = dev
+            .line(&["ready: http://"])
+            .await
+            .context("hookstream dev didn't become ready: what it says is above")?;
+        dev.address = ready
+            .trim_start_matches("ready: http://")
+            .trim()
+            .parse()
+            .with_context(|| format!("an address in {ready:?}"))?;
         Ok(dev)
     }
 
@@ -161,7 +248,11 @@ impl Dev {
 
     /// As ctrl-C does: it drains and ends with 0.
     async fn stop(mut self) -> Result<()> {
-        let id = self.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())).context("hookstream dev has ended by itself")?;
+        let id = self
+            .child
+            .id()
+            .and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()))
+            .context("hookstream dev has ended by itself")?;
         rustix::process::kill_process(id, rustix::process::Signal::INT)?;
         let status = self.child.wait().await?;
         ensure!(status.success(), "hookstream dev ended with {status}");
@@ -212,7 +303,10 @@ fn github(secret: &[u8]) -> Webhook {
             ("x-github-hook-id", "292430182".into()),
             ("x-github-event", "push".into()),
             ("x-github-delivery", uuid::Uuid::now_v7().to_string()),
-            ("x-hub-signature-256", format!("sha256={}", hmac_sha256(secret, &[&body]))),
+            (
+                "x-hub-signature-256",
+                format!("sha256={}", hmac_sha256(secret, &[&body])),
+            ),
         ],
         body,
     }
@@ -228,9 +322,18 @@ fn stripe(secret: &[u8]) -> Webhook {
     .into_bytes();
     Webhook {
         headers: vec![
-            ("user-agent", "Stripe/1.0 (+https://stripe.com/docs/webhooks)".into()),
+            (
+                "user-agent",
+                "Stripe/1.0 (+https://stripe.com/docs/webhooks)".into(),
+            ),
             ("content-type", "application/json; charset=utf-8".into()),
-            ("stripe-signature", format!("t={sent},v1={}", hmac_sha256(secret, &[sent.as_bytes(), b".", &body]))),
+            (
+                "stripe-signature",
+                format!(
+                    "t={sent},v1={}",
+                    hmac_sha256(secret, &[sent.as_bytes(), b".", &body])
+                ),
+            ),
         ],
         body,
     }
@@ -245,20 +348,33 @@ struct Answer {
 }
 
 async fn post(address: SocketAddr, source: &str, webhook: Webhook) -> Result<Answer> {
-    let mut request = Request::post(format!("/v1/ingest/{source}")).header("host", address.to_string());
+    let mut request =
+        Request::post(format!("/v1/ingest/{source}")).header("host", address.to_string());
     for (name, value) in webhook.headers {
         request = request.header(name, value);
     }
     let request = request.body(Full::new(Bytes::from(webhook.body)))?;
     let sent_at = clock::instant();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(TcpStream::connect(address).await?)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(TcpStream::connect(address).await?))
+            .await?;
     tokio::spawn(connection);
     let response = sender.send_request(request).await?;
     let status = response.status().as_u16();
     let body = response.into_body().collect().await?.to_bytes();
     let answered_in = clock::instant() - sent_at;
-    let body = serde_json::from_slice(&body).with_context(|| format!("an answer in JSON, and not {:?}", String::from_utf8_lossy(&body)))?;
-    Ok(Answer { status, body, sent_at, answered_in })
+    let body = serde_json::from_slice(&body).with_context(|| {
+        format!(
+            "an answer in JSON, and not {:?}",
+            String::from_utf8_lossy(&body)
+        )
+    })?;
+    Ok(Answer {
+        status,
+        body,
+        sent_at,
+        answered_in,
+    })
 }
 
 struct Accepted {
@@ -268,9 +384,21 @@ struct Accepted {
 }
 
 fn accepted(answer: Answer) -> Result<Accepted> {
-    ensure!(answer.status == 200, "got {} and not 200: {}", answer.status, answer.body);
-    let event_id = answer.body["event_id"].as_str().context("an accepted event has an event_id")?.to_owned();
-    Ok(Accepted { event_id, sent_at: answer.sent_at, answered_in: answer.answered_in })
+    ensure!(
+        answer.status == 200,
+        "got {} and not 200: {}",
+        answer.status,
+        answer.body
+    );
+    let event_id = answer.body["event_id"]
+        .as_str()
+        .context("an accepted event has an event_id")?
+        .to_owned();
+    Ok(Accepted {
+        event_id,
+        sent_at: answer.sent_at,
+        answered_in: answer.answered_in,
+    })
 }
 
 /// The receiver: answers 200 and remembers which attempt brought which event.
@@ -280,20 +408,39 @@ struct Received {
 
 impl Received {
     async fn listen(address: SocketAddr) -> Result<Received> {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("the receiver's {address}"))?;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("the receiver's {address}"))?;
         let (sender, attempts) = watch::channel(HashMap::new());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let sender = sender.clone();
                 let answer = service_fn(move |request: Request<Incoming>| {
-                    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-                    let (event, attempt) = (header("x-hookstream-event-id"), header("x-hookstream-delivery-attempt").parse().unwrap_or(0));
+                    let header = |name: &str| {
+                        request
+                            .headers()
+                            .get(name)
+                            .and_then(|value| value.to_str().ok())
+                            .unwrap_or_default()
+                            .to_owned()
+                    };
+                    let (event, attempt) = (
+                        header("x-hookstream-event-id"),
+                        header("x-hookstream-delivery-attempt").parse().unwrap_or(0),
+                    );
                     sender.send_modify(|attempts| {
                         attempts.insert(event, attempt);
                     });
-                    async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"thank you")))) }
+                    async {
+                        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(
+                            b"thank you",
+                        ))))
+                    }
                 });
-                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), answer),
+                );
             }
         });
         Ok(Received { attempts })
@@ -302,7 +449,9 @@ impl Received {
     /// Waits for an event and answers the number of the attempt that brought it.
     async fn event(&self, event_id: &str) -> Result<u32> {
         let mut attempts = self.attempts.clone();
-        let attempts = attempts.wait_for(|attempts| attempts.contains_key(event_id)).await?;
+        let attempts = attempts
+            .wait_for(|attempts| attempts.contains_key(event_id))
+            .await?;
         Ok(attempts[event_id])
     }
 }
@@ -310,7 +459,10 @@ impl Received {
 /// Relative to where the demo was started, when that is shorter.
 fn show(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(&here).unwrap_or(path).display().to_string()
+    path.strip_prefix(&here)
+        .unwrap_or(path)
+        .display()
+        .to_string()
 }
 
 fn millis(duration: Duration) -> String {

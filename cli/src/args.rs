@@ -4,7 +4,12 @@ use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf};
 
 #[derive(Debug, Parser)]
-#[command(name = "hookstream", version, about = "A webhook gateway: run it on your machine, check its manifests, try an event.", max_term_width = 110)]
+#[command(
+    name = "hookstream",
+    version,
+    about = "A webhook gateway: run it on your machine, check its manifests, try an event.",
+    max_term_width = 110
+)]
 pub struct Command {
     #[command(subcommand)]
     pub verb: Verb,
@@ -23,15 +28,29 @@ pub enum Verb {
 #[derive(Clone, Args)]
 pub struct Dev {
     /// Manifests, or folders of them, watched for changes [default: this folder]
-    #[arg(value_name = "FOLDER|FILE", default_value = ".", hide_default_value = true)]
+    #[arg(
+        value_name = "FOLDER|FILE",
+        default_value = ".",
+        hide_default_value = true
+    )]
     pub paths: Vec<PathBuf>,
 
     /// Where senders post to [default: 127.0.0.1:8080]
-    #[arg(long, env = "HOOKSTREAM_LISTEN", default_value = "127.0.0.1:8080", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "HOOKSTREAM_LISTEN",
+        default_value = "127.0.0.1:8080",
+        hide_default_value = true
+    )]
     pub listen: SocketAddr,
 
     /// Where `/livez`, `/readyz` and `/metrics` answer [default: 127.0.0.1:9090]
-    #[arg(long, env = "HOOKSTREAM_ADMIN_LISTEN", default_value = "127.0.0.1:9090", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "HOOKSTREAM_ADMIN_LISTEN",
+        default_value = "127.0.0.1:9090",
+        hide_default_value = true
+    )]
     pub admin_listen: SocketAddr,
 
     /// Where events and the key ring are kept [default: hookstream/dev-… in your data folder, one for each set of paths]
@@ -54,7 +73,7 @@ pub struct Dev {
     #[arg(long, env = "HOOKSTREAM_PUBLIC_URL")]
     pub public_url: Option<String>,
 
-    /// Private addresses that deliveries may go to: CIDRs and host patterns, by commas [default: all, in dev only]
+    /// Private addresses that deliveries may go to: CIDRs and host patterns, by commas [default: all but metadata services, in dev only]
     #[arg(long, env = "HOOKSTREAM_EGRESS_ALLOW", value_delimiter = ',')]
     pub egress_allow: Option<Vec<String>>,
 
@@ -63,18 +82,31 @@ pub struct Dev {
     pub trusted_proxies: Vec<ipnet::IpNet>,
 
     /// What is logged on stderr beside the lines for events, as `tracing`'s filter [default: warn]
-    #[arg(long = "log", env = "HOOKSTREAM_LOG", default_value = "warn", hide_default_value = true, hide_env_values = true)]
+    #[arg(
+        long = "log",
+        env = "HOOKSTREAM_LOG",
+        default_value = "warn",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
     pub log: String,
 
     /// Log lines for people or for machines [default: text on a terminal, else json]
-    #[arg(long = "log-format", env = "HOOKSTREAM_LOG_FORMAT", hide_env_values = true)]
+    #[arg(
+        long = "log-format",
+        env = "HOOKSTREAM_LOG_FORMAT",
+        hide_env_values = true
+    )]
     pub log_format: Option<service::args::LogFormat>,
 }
 
 impl std::fmt::Debug for Dev {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The database's URL holds its password.
-        f.debug_struct("Dev").field("paths", &self.paths).field("listen", &self.listen).finish_non_exhaustive()
+        f.debug_struct("Dev")
+            .field("paths", &self.paths)
+            .field("listen", &self.listen)
+            .finish_non_exhaustive()
     }
 }
 
@@ -114,13 +146,21 @@ pub struct Trial {
 
 fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or("write it as 'Name: value'")?;
-    let name = name.trim().parse().map_err(|_| format!("{:?} is not a header's name", name.trim()))?;
-    let value = http::HeaderValue::from_bytes(value.trim().as_bytes()).map_err(|_| "the value holds a character that no header may have")?;
+    let name = name
+        .trim()
+        .parse()
+        .map_err(|_| format!("{:?} is not a header's name", name.trim()))?;
+    let value = http::HeaderValue::from_bytes(value.trim().as_bytes())
+        .map_err(|_| "the value holds a character that no header may have")?;
     Ok((name, value))
 }
 
 fn path(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.starts_with('/') || text.starts_with('?') { Ok(text.to_owned()) } else { Err("begin it with / or ?".into()) }
+    if text.is_empty() || text.starts_with('/') || text.starts_with('?') {
+        Ok(text.to_owned())
+    } else {
+        Err("begin it with / or ?".into())
+    }
 }
 
 #[cfg(test)]
@@ -136,10 +176,18 @@ mod tests {
     #[test]
     fn every_flag_has_a_line_of_help_and_optional_ones_say_their_default() {
         for verb in Command::command().get_subcommands() {
-            for arg in verb.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {
+            for arg in verb
+                .get_arguments()
+                .filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version"))
+            {
                 let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
                 let many = help.contains("several times");
-                assert!(arg.is_required_set() || many || help.contains("[default: "), "{} {}: {help:?}", verb.get_name(), arg.get_id());
+                assert!(
+                    arg.is_required_set() || many || help.contains("[default: "),
+                    "{} {}: {help:?}",
+                    verb.get_name(),
+                    arg.get_id()
+                );
             }
         }
     }

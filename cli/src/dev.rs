@@ -38,8 +38,14 @@ use uuid::Uuid;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(options: args::Dev) -> Result<ExitCode> {
-    service::log::init(&service::args::Log { filter: options.log.clone(), format: options.log_format })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
+    service::log::init(&service::args::Log {
+        filter: options.log.clone(),
+        format: options.log_format,
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting threads")?;
     runtime.block_on(async {
         let token = service::signals::shutdown_token().context("listening for signals")?;
         let started = tokio::select! {
@@ -67,7 +73,10 @@ struct Session {
 
 impl Session {
     async fn start(options: &args::Dev) -> Result<(Session, Backing)> {
-        let style = Style { colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(), zone: jiff::tz::TimeZone::system() };
+        let style = Style {
+            colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+            zone: jiff::tz::TimeZone::system(),
+        };
         let mut folder = Folder::new(options.paths.iter().cloned());
         // Before the first reading: what is saved meanwhile is read again.
         let watch = Watch::new(folder.roots());
@@ -86,7 +95,18 @@ impl Session {
         published(&mut control, &declared, &mut mistakes, &style).await?;
         // Only now: the first table that the gateway loads is the one that was just published.
         let traffic = Traffic::start(options, listeners, &backing, &holder, registry).await?;
-        Ok((Session { folder, watch, declared, mistakes, control, traffic, style }, backing))
+        Ok((
+            Session {
+                folder,
+                watch,
+                declared,
+                mistakes,
+                control,
+                traffic,
+                style,
+            },
+            backing,
+        ))
     }
 
     async fn run(mut self, backing: Backing, token: CancellationToken) -> Result<()> {
@@ -119,7 +139,9 @@ impl Session {
         let next = match tokio::task::block_in_place(|| self.folder.read(clock::now())) {
             Ok(next) => next,
             Err(error) => {
-                print([self.style.problem(&format!("{error}: what was there before keeps routing"))]);
+                print([self
+                    .style
+                    .problem(&format!("{error}: what was there before keeps routing"))]);
                 return Ok(());
             }
         };
@@ -135,7 +157,12 @@ impl Session {
 }
 
 /// Waits until the table holds what is declared.
-async fn published(control: &mut Control, declared: &Declared, mistakes: &mut Mistakes, style: &Style) -> Result<()> {
+async fn published(
+    control: &mut Control,
+    declared: &Declared,
+    mistakes: &mut Mistakes,
+    style: &Style,
+) -> Result<()> {
     let mut waiting: BTreeSet<Uuid> = declared.manifests.keys().copied().collect();
     loop {
         let report = match tokio::time::timeout(PATIENCE, control.reports.recv()).await {
@@ -145,7 +172,12 @@ async fn published(control: &mut Control, declared: &Declared, mistakes: &mut Mi
                 continue;
             }
         };
-        for entry in report.told.objects.iter().filter(|entry| entry.published.is_some()) {
+        for entry in report
+            .told
+            .objects
+            .iter()
+            .filter(|entry| entry.published.is_some())
+        {
             waiting.remove(&entry.meta.uid);
         }
         told(&report, declared, mistakes, style);

@@ -71,7 +71,11 @@ struct Version {
 
 impl Folder {
     pub fn new(roots: impl IntoIterator<Item = PathBuf>) -> Folder {
-        Folder { roots: roots.into_iter().collect(), files: BTreeMap::new(), versions: BTreeMap::new() }
+        Folder {
+            roots: roots.into_iter().collect(),
+            files: BTreeMap::new(),
+            versions: BTreeMap::new(),
+        }
     }
 
     pub fn roots(&self) -> &[PathBuf] {
@@ -87,8 +91,12 @@ impl Folder {
         let mut declared = Declared::default();
         let mut paths = BTreeSet::new();
         for root in &self.roots {
-            if fs::metadata(root).map_err(|error| named(root, error))?.is_dir() {
-                walk(root, 0, &mut paths, &mut declared.problems).map_err(|error| named(root, error))?;
+            if fs::metadata(root)
+                .map_err(|error| named(root, error))?
+                .is_dir()
+            {
+                walk(root, 0, &mut paths, &mut declared.problems)
+                    .map_err(|error| named(root, error))?;
             } else {
                 paths.insert(root.clone());
             }
@@ -106,7 +114,11 @@ impl Folder {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) => {
-                problems.insert(Remark { file: path, line: 1, message: format!("can't be read: {error}") });
+                problems.insert(Remark {
+                    file: path,
+                    line: 1,
+                    message: format!("can't be read: {error}"),
+                });
                 return;
             }
         };
@@ -120,11 +132,25 @@ impl Folder {
         let mut file = match std::str::from_utf8(&bytes) {
             Ok(text) => manifests::read(&path, text.strip_prefix('\u{feff}').unwrap_or(text)),
             Err(error) => {
-                let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-                File { problems: vec![Remark { file: path, line, message: "not UTF-8: save the file in this encoding".into() }], ..File::default() }
+                let line = 1 + bytes[..error.valid_up_to()]
+                    .iter()
+                    .filter(|byte| **byte == b'\n')
+                    .count();
+                File {
+                    problems: vec![Remark {
+                        file: path,
+                        line,
+                        message: "not UTF-8: save the file in this encoding".into(),
+                    }],
+                    ..File::default()
+                }
             }
         };
-        let read: BTreeSet<Id> = file.objects.iter().map(|object| object.id.clone()).collect();
+        let read: BTreeSet<Id> = file
+            .objects
+            .iter()
+            .map(|object| object.id.clone())
+            .collect();
         let last_good = std::mem::take(&mut kept.file.objects);
         file.objects.extend(last_good.into_iter().filter(|object| {
             let lost = !file.parses || file.broken.contains(&object.id);
@@ -142,7 +168,13 @@ impl Folder {
             for object in &file.objects {
                 if let Some(first) = owners.get(&object.id) {
                     let place = format!("{}:{}", first.file.display(), first.places.first_line);
-                    declared.problems.insert(object.remark("metadata.name", format!("{} is already declared at {place}: rename or delete one of the two", object.id)));
+                    declared.problems.insert(object.remark(
+                        "metadata.name",
+                        format!(
+                            "{} is already declared at {place}: rename or delete one of the two",
+                            object.id
+                        ),
+                    ));
                     continue;
                 }
                 owners.insert(&object.id, object);
@@ -153,16 +185,30 @@ impl Folder {
                         declared.secrets.insert(key, data.clone());
                     }
                     Body::Namespace(labels) => {
-                        declared.namespaces.insert(object.id.name.clone(), labels.clone());
+                        declared
+                            .namespaces
+                            .insert(object.id.name.clone(), labels.clone());
                     }
                     Body::Resource(manifest) => {
-                        let version = self.versions.entry(object.id.clone()).or_insert_with(|| Version { manifest: manifest.clone(), generation: 1, created: now });
+                        let version =
+                            self.versions
+                                .entry(object.id.clone())
+                                .or_insert_with(|| Version {
+                                    manifest: manifest.clone(),
+                                    generation: 1,
+                                    created: now,
+                                });
                         if version.manifest != *manifest {
                             version.manifest = manifest.clone();
                             version.generation += 1;
                         }
                         // It was readable as generation 1, and only these two fields differ.
-                        if let Ok(resource) = manifests::resource(&object.id, manifest, version.generation, version.created) {
+                        if let Ok(resource) = manifests::resource(
+                            &object.id,
+                            manifest,
+                            version.generation,
+                            version.created,
+                        ) {
                             declared.manifests.insert(object.id.uid(), object.clone());
                             declared.resources.insert(object.id.clone(), resource);
                         }
@@ -172,9 +218,14 @@ impl Folder {
         }
         for namespace in namespaces {
             // The label that every cluster puts on every namespace.
-            declared.namespaces.entry(namespace.clone()).or_default().insert("kubernetes.io/metadata.name".into(), namespace);
+            declared
+                .namespaces
+                .entry(namespace.clone())
+                .or_default()
+                .insert("kubernetes.io/metadata.name".into(), namespace);
         }
-        self.versions.retain(|id, _| declared.resources.contains_key(id));
+        self.versions
+            .retain(|id, _| declared.resources.contains_key(id));
     }
 }
 
@@ -183,20 +234,40 @@ impl Declared {
     pub fn changes_since(&self, before: &Declared) -> Vec<Change> {
         let mut changes = Vec::new();
         // What is referred to comes first, so that nothing is reported missing on the way.
-        step(&before.namespaces, &self.namespaces, |name, labels| changes.push(Change::Namespace(name.clone(), labels.cloned())));
-        step(&before.secrets, &self.secrets, |name, data| changes.push(Change::Secret(name.clone(), data.cloned())));
-        step(&before.generations(), &self.generations(), |id, generation| {
-            changes.push(match generation.and_then(|_| self.resources.get(*id)) {
-                Some(resource) => Change::Apply(Box::new(resource.clone())),
-                None => Change::Remove(id.uid()),
-            });
+        step(&before.namespaces, &self.namespaces, |name, labels| {
+            changes.push(Change::Namespace(name.clone(), labels.cloned()))
         });
+        step(&before.secrets, &self.secrets, |name, data| {
+            changes.push(Change::Secret(name.clone(), data.cloned()))
+        });
+        step(
+            &before.generations(),
+            &self.generations(),
+            |id, generation| {
+                changes.push(match generation.and_then(|_| self.resources.get(*id)) {
+                    Some(resource) => Change::Apply(Box::new(resource.clone())),
+                    None => Change::Remove(id.uid()),
+                });
+            },
+        );
         changes
     }
 
     fn generations(&self) -> BTreeMap<&Id, (Option<i64>, Option<Timestamp>)> {
-        let version = |resource: &Resource| (resource.metadata().generation, resource.metadata().creation_timestamp.as_ref().map(|time| time.0));
-        self.resources.iter().map(|(id, resource)| (id, version(resource))).collect()
+        let version = |resource: &Resource| {
+            (
+                resource.metadata().generation,
+                resource
+                    .metadata()
+                    .creation_timestamp
+                    .as_ref()
+                    .map(|time| time.0),
+            )
+        };
+        self.resources
+            .iter()
+            .map(|(id, resource)| (id, version(resource)))
+            .collect()
     }
 
     /// A remark on a field of a resource, with its file and line. `None`: it isn't declared here.
@@ -207,7 +278,11 @@ impl Declared {
 }
 
 /// Calls `changed` for every key whose value is new, different or gone (`None`).
-fn step<K: Ord, V: PartialEq>(before: &BTreeMap<K, V>, after: &BTreeMap<K, V>, mut changed: impl FnMut(&K, Option<&V>)) {
+fn step<K: Ord, V: PartialEq>(
+    before: &BTreeMap<K, V>,
+    after: &BTreeMap<K, V>,
+    mut changed: impl FnMut(&K, Option<&V>),
+) {
     for (key, value) in after {
         if before.get(key) != Some(value) {
             changed(key, Some(value));
@@ -220,23 +295,40 @@ fn step<K: Ord, V: PartialEq>(before: &BTreeMap<K, V>, after: &BTreeMap<K, V>, m
 
 /// Collects the manifests in a folder and below: `*.yaml` and `*.yml`, nothing hidden, no kustomization (it lists
 /// manifests, it isn't one).
-fn walk(folder: &Path, depth: usize, paths: &mut BTreeSet<PathBuf>, problems: &mut BTreeSet<Remark>) -> io::Result<()> {
+fn walk(
+    folder: &Path,
+    depth: usize,
+    paths: &mut BTreeSet<PathBuf>,
+    problems: &mut BTreeSet<Remark>,
+) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if !is_candidate(&path) {
             continue;
         }
         // A file that went between the listing and this is as if it had gone before.
-        let Ok(metadata) = fs::metadata(&path) else { continue };
+        let Ok(metadata) = fs::metadata(&path) else {
+            continue;
+        };
         if metadata.is_dir() {
             if depth + 1 >= MAX_DEPTH {
-                problems.insert(Remark { file: path, line: 1, message: format!("more than {MAX_DEPTH} folders deep: not read") });
+                problems.insert(Remark {
+                    file: path,
+                    line: 1,
+                    message: format!("more than {MAX_DEPTH} folders deep: not read"),
+                });
             } else if let Err(error) = walk(&path, depth + 1, paths, problems) {
-                problems.insert(Remark { file: path, line: 1, message: format!("can't be read: {error}") });
+                problems.insert(Remark {
+                    file: path,
+                    line: 1,
+                    message: format!("can't be read: {error}"),
+                });
             }
         } else if is_manifest(&path) {
             if paths.len() >= MAX_FILES {
-                return Err(io::Error::other(format!("more than {MAX_FILES} manifests: name a smaller folder")));
+                return Err(io::Error::other(format!(
+                    "more than {MAX_FILES} manifests: name a smaller folder"
+                )));
             }
             paths.insert(path);
         }
@@ -245,13 +337,21 @@ fn walk(folder: &Path, depth: usize, paths: &mut BTreeSet<PathBuf>, problems: &m
 }
 
 fn is_candidate(path: &Path) -> bool {
-    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| !name.starts_with('.'))
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| !name.starts_with('.'))
 }
 
 /// By its name only.
 pub(crate) fn is_manifest(path: &Path) -> bool {
-    let kustomization = path.file_stem().is_some_and(|stem| stem.eq_ignore_ascii_case("kustomization"));
-    is_candidate(path) && !kustomization && path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+    let kustomization = path
+        .file_stem()
+        .is_some_and(|stem| stem.eq_ignore_ascii_case("kustomization"));
+    is_candidate(path)
+        && !kustomization
+        && path
+            .extension()
+            .is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
 fn named(path: &Path, error: io::Error) -> io::Error {

@@ -13,7 +13,9 @@ use store::Keyring;
 pub(crate) fn load_or_make(path: &Path) -> Result<Keyring> {
     match fs::exists(path) {
         Ok(true) => {}
-        Ok(false) => make(path).with_context(|| format!("making the key ring {}", path.display()))?,
+        Ok(false) => {
+            make(path).with_context(|| format!("making the key ring {}", path.display()))?
+        }
         Err(error) => return Err(error).with_context(|| format!("key ring {}", path.display())),
     }
     Ok(Keyring::load(path)?)
@@ -23,7 +25,11 @@ pub(crate) fn load_or_make(path: &Path) -> Result<Keyring> {
 fn make(path: &Path) -> io::Result<()> {
     let draft = path.with_extension("new");
     let _ = fs::remove_file(&draft);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&draft)?;
     file.write_all(Keyring::generate().to_text().expose())?;
     file.sync_all()?;
     fs::rename(&draft, path)
@@ -39,7 +45,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("keyring");
         let made = load_or_make(&path).expect("made");
-        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).expect("there").permissions().mode() & 0o777,
+            0o600
+        );
         let loaded = load_or_make(&path).expect("loaded");
         assert_eq!(format!("{made:?}"), format!("{loaded:?}"));
     }

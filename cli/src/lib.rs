@@ -14,6 +14,7 @@ mod lines;
 mod lint;
 pub mod locate;
 pub mod manifests;
+mod schema;
 mod trial;
 mod watch;
 

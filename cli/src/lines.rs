@@ -29,28 +29,84 @@ impl Style {
     /// The line for something seen at `now`, without its line break.
     pub(crate) fn line(&self, seen: &Seen, now: Timestamp) -> String {
         match seen {
-            Seen::Accepted { event_id, namespace, source, method, body_bytes, deliveries, took } => {
+            Seen::Accepted {
+                event_id,
+                namespace,
+                source,
+                method,
+                body_bytes,
+                deliveries,
+                took,
+            } => {
                 let to = match deliveries {
                     0 => "→ nowhere: no connection's filter matches".to_owned(),
                     1 => "→ 1 delivery".to_owned(),
                     n => format!("→ {n} deliveries"),
                 };
                 let name = qualified(namespace, source);
-                self.put(now, GREEN, "✓", &format!("{name}  {method} 200  {}  {}  {}  {to}", event(*event_id), bytes(*body_bytes), duration(*took)))
+                self.put(
+                    now,
+                    GREEN,
+                    "✓",
+                    &format!(
+                        "{name}  {method} 200  {}  {}  {}  {to}",
+                        event(*event_id),
+                        bytes(*body_bytes),
+                        duration(*took)
+                    ),
+                )
             }
-            Seen::Refused { request_id, source, method, path, status, code, message } => {
-                let name = source.as_deref().map_or("?", |name| name.strip_prefix("default/").unwrap_or(name));
-                self.put(now, RED, "✗", &format!("{name}  {method} {status}  {request_id}  {path}  {code}: {message}"))
+            Seen::Refused {
+                request_id,
+                source,
+                method,
+                path,
+                status,
+                code,
+                message,
+            } => {
+                let name = source
+                    .as_deref()
+                    .map_or("?", |name| name.strip_prefix("default/").unwrap_or(name));
+                self.put(
+                    now,
+                    RED,
+                    "✗",
+                    &format!("{name}  {method} {status}  {request_id}  {path}  {code}: {message}"),
+                )
             }
             Seen::Attempted(report) => {
                 let name = qualified(&report.destination.namespace, &report.destination.name);
                 let (colour, mark, then) = match &report.step {
                     Step::Done => (GREEN, "→", "delivered".to_owned()),
-                    Step::RetryAt(at) => (YELLOW, "↻", format!("next in {}", duration(at.duration_since(now).try_into().unwrap_or_default()))),
-                    Step::DeadLetter(reason) => (RED, "✗", format!("given up ({}): dead letter", reason.as_str())),
+                    Step::RetryAt(at) => (
+                        YELLOW,
+                        "↻",
+                        format!(
+                            "next in {}",
+                            duration(rounded(
+                                at.duration_since(now).try_into().unwrap_or_default()
+                            ))
+                        ),
+                    ),
+                    Step::DeadLetter(reason) => (
+                        RED,
+                        "✗",
+                        format!("given up ({}): dead letter", reason.as_str()),
+                    ),
                 };
                 let answer = answer(&report.outcome, report.error.as_deref());
-                self.put(now, colour, mark, &format!("{name}  attempt {}  {answer} in {}, {then}  {}", report.attempt, duration(report.took), event(report.event_id)))
+                self.put(
+                    now,
+                    colour,
+                    mark,
+                    &format!(
+                        "{name}  attempt {}  {answer} in {}, {then}  {}",
+                        report.attempt,
+                        duration(report.took),
+                        event(report.event_id)
+                    ),
+                )
             }
         }
     }
@@ -66,18 +122,40 @@ impl Style {
     }
 
     fn put(&self, now: Timestamp, colour: &str, mark: &str, text: &str) -> String {
-        let time = now.to_zoned(self.zone.clone()).strftime("%H:%M:%S%.3f").to_string();
-        format!("{} {} {}", self.painted(DIM, &time), self.painted(colour, mark), printable(text))
+        let time = now
+            .to_zoned(self.zone.clone())
+            .strftime("%H:%M:%S%.3f")
+            .to_string();
+        format!(
+            "{} {} {}",
+            self.painted(DIM, &time),
+            self.painted(colour, mark),
+            printable(text)
+        )
     }
 
     fn painted(&self, colour: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colour {
+            format!("\x1b[{colour}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// A wait as it was meant: when its line is printed, a moment of it has passed.
+fn rounded(wait: Duration) -> Duration {
+    match wait.as_millis() {
+        ..200 => wait,
+        millis => Duration::from_millis(u64::try_from((millis + 25) / 50 * 50).unwrap_or(u64::MAX)),
     }
 }
 
 fn answer(outcome: &Outcome, error: Option<&str>) -> String {
     let word = match outcome {
-        Outcome::Delivered { status } | Outcome::Refused { status, .. } => return status.to_string(),
+        Outcome::Delivered { status } | Outcome::Refused { status, .. } => {
+            return status.to_string();
+        }
         Outcome::TimedOut => "timed out",
         Outcome::Unreachable => "unreachable",
         Outcome::Blocked => "blocked",
@@ -91,7 +169,11 @@ fn event(id: Uuid) -> String {
 }
 
 fn qualified(namespace: &str, name: &str) -> String {
-    if namespace == "default" { name.to_owned() } else { format!("{namespace}/{name}") }
+    if namespace == "default" {
+        name.to_owned()
+    } else {
+        format!("{namespace}/{name}")
+    }
 }
 
 /// Three figures at most, in the unit that suits.
@@ -102,7 +184,9 @@ pub(crate) fn duration(duration: Duration) -> String {
     match millis {
         ..9.95 => format!("{millis:.1} ms"),
         ..999.5 => format!("{millis:.0} ms"),
-        ..59_500.0 if (millis / 1e3 - seconds as f64).abs() >= 0.05 => format!("{:.1} s", millis / 1e3),
+        ..59_500.0 if (millis / 1e3 - seconds as f64).abs() >= 0.05 => {
+            format!("{:.1} s", millis / 1e3)
+        }
         ..59_500.0 => format!("{seconds} s"),
         _ if seconds < 3600 && seconds % 60 == 0 => format!("{} min", seconds / 60),
         _ if seconds < 3600 => format!("{} min {} s", seconds / 60, seconds % 60),
@@ -142,7 +226,10 @@ mod tests {
     use std::sync::Arc;
 
     fn plain() -> Style {
-        Style { colour: false, zone: TimeZone::UTC }
+        Style {
+            colour: false,
+            zone: TimeZone::UTC,
+        }
     }
 
     fn now() -> Timestamp {
@@ -150,14 +237,32 @@ mod tests {
     }
 
     fn attempt(outcome: Outcome, error: Option<&str>, step: Step) -> Seen {
-        let policy = Policy { backoff: Backoff::Fixed, intervals_ms: vec![1000], max_retries: 1, max_age_ms: None, retry_on: vec![], respect_retry_after: true };
-        let http = HttpSpec { url: "http://127.0.0.1/".into(), method: None, headers: vec![], timeout: Duration::from_secs(1), auth: None };
+        let policy = Policy {
+            backoff: Backoff::Fixed,
+            intervals_ms: vec![1000],
+            max_retries: 1,
+            max_age_ms: None,
+            retry_on: vec![],
+            respect_retry_after: true,
+        };
+        let http = HttpSpec {
+            url: "http://127.0.0.1/".into(),
+            method: None,
+            headers: vec![],
+            timeout: Duration::from_secs(1),
+            auth: None,
+        };
         let destination = Destination {
             uid: Uuid::nil(),
             namespace: "default".into(),
             name: "ci".into(),
             generation: 1,
-            spec: DestinationSpec { suspended: false, provider: Provider::Http(http), retry: policy, concurrency: 1 },
+            spec: DestinationSpec {
+                suspended: false,
+                provider: Provider::Http(http),
+                retry: policy,
+                concurrency: 1,
+            },
             secrets: vec![],
         };
         Seen::Attempted(Report {
@@ -192,11 +297,29 @@ mod tests {
     #[test]
     fn an_attempt_says_what_follows() {
         let id = "evt_00000000000000000000000000000192";
-        let refused = Outcome::Refused { status: 503, retry_after: None };
+        let refused = Outcome::Refused {
+            status: 503,
+            retry_after: None,
+        };
         for (seen, line) in [
-            (attempt(Outcome::Delivered { status: 200 }, None, Step::Done), format!("→ ci  attempt 1  200 in 3.2 ms, delivered  {id}")),
-            (attempt(refused, None, Step::RetryAt(now() + Duration::from_secs(1))), format!("↻ ci  attempt 1  503 in 3.2 ms, next in 1 s  {id}")),
-            (attempt(Outcome::Unreachable, Some("refused"), Step::DeadLetter(GaveUp::RetriesSpent)), format!("✗ ci  attempt 1  unreachable (refused) in 3.2 ms, given up (retries_spent): dead letter  {id}")),
+            (
+                attempt(Outcome::Delivered { status: 200 }, None, Step::Done),
+                format!("→ ci  attempt 1  200 in 3.2 ms, delivered  {id}"),
+            ),
+            (
+                attempt(refused, None, Step::RetryAt(now() + Duration::from_secs(1))),
+                format!("↻ ci  attempt 1  503 in 3.2 ms, next in 1 s  {id}"),
+            ),
+            (
+                attempt(
+                    Outcome::Unreachable,
+                    Some("refused"),
+                    Step::DeadLetter(GaveUp::RetriesSpent),
+                ),
+                format!(
+                    "✗ ci  attempt 1  unreachable (refused) in 3.2 ms, given up (retries_spent): dead letter  {id}"
+                ),
+            ),
         ] {
             assert_eq!(plain().line(&seen, now()), format!("12:03:04.123 {line}"));
         }
@@ -213,12 +336,25 @@ mod tests {
             code: "SOURCE_NOT_FOUND",
             message: "Source not found".into(),
         };
-        assert_eq!(plain().line(&seen, now()), "12:03:04.123 ✗ ?  GET 404  req_1  /v1/ingest/\\u{1b}[2J  SOURCE_NOT_FOUND: Source not found");
+        assert_eq!(
+            plain().line(&seen, now()),
+            "12:03:04.123 ✗ ?  GET 404  req_1  /v1/ingest/\\u{1b}[2J  SOURCE_NOT_FOUND: Source not found"
+        );
     }
 
     #[test]
     fn durations_are_short() {
-        for (millis, text) in [(0, "0.0 ms"), (12, "12 ms"), (999, "999 ms"), (1_000, "1 s"), (1_020, "1 s"), (1_500, "1.5 s"), (90_000, "1 min 30 s"), (300_000, "5 min"), (7_260_000, "2 h 1 min")] {
+        for (millis, text) in [
+            (0, "0.0 ms"),
+            (12, "12 ms"),
+            (999, "999 ms"),
+            (1_000, "1 s"),
+            (1_020, "1 s"),
+            (1_500, "1.5 s"),
+            (90_000, "1 min 30 s"),
+            (300_000, "5 min"),
+            (7_260_000, "2 h 1 min"),
+        ] {
             assert_eq!(duration(Duration::from_millis(millis)), text);
         }
         assert_eq!(duration(Duration::from_micros(999_700)), "1 s");

@@ -16,8 +16,17 @@ pub(crate) fn run(options: &args::Lint) -> Result<ExitCode> {
     let checked = Checked::read(&options.paths)?;
     let mut out = String::new();
     for remark in checked.findings.iter().chain(&checked.declared.notes) {
-        let note = if checked.declared.notes.contains(remark) { "note: " } else { "" };
-        out.push_str(&format!("{}:{}: {note}{}\n", remark.file.display(), remark.line, remark.message));
+        let note = if checked.declared.notes.contains(remark) {
+            "note: "
+        } else {
+            ""
+        };
+        out.push_str(&format!(
+            "{}:{}: {note}{}\n",
+            remark.file.display(),
+            remark.line,
+            remark.message
+        ));
     }
     let objects = checked.declared.resources.len();
     match checked.findings.len() {
@@ -26,7 +35,11 @@ pub(crate) fn run(options: &args::Lint) -> Result<ExitCode> {
         n => out.push_str(&format!("{n} findings\n")),
     }
     print!("{out}");
-    Ok(if checked.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if checked.findings.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// A folder, read and compiled.
@@ -47,9 +60,18 @@ impl Checked {
         let delta = compiler.compile();
         let mut findings = declared.problems.clone();
         for (uid, verdict) in &delta.verdicts {
-            findings.extend(verdict.findings.iter().filter_map(|finding| declared.remark(*uid, &finding.path, &sentence(finding))));
+            findings.extend(
+                verdict
+                    .findings
+                    .iter()
+                    .filter_map(|finding| declared.remark(*uid, &finding.path, &sentence(finding))),
+            );
         }
-        Ok(Checked { declared, compiler, findings })
+        Ok(Checked {
+            declared,
+            compiler,
+            findings,
+        })
     }
 }
 
@@ -72,6 +94,10 @@ pub(crate) fn sentence(finding: &Finding) -> String {
     if finding.path.is_empty() || message.contains(&finding.path) {
         format!("{message}{hint} ({})", finding.reason.as_str())
     } else {
-        format!("{}: {message}{hint} ({})", finding.path, finding.reason.as_str())
+        format!(
+            "{}: {message}{hint} ({})",
+            finding.path,
+            finding.reason.as_str()
+        )
     }
 }

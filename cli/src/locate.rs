@@ -37,8 +37,15 @@ impl Places {
 
 /// What a node of the document is inside of, while it is being read.
 enum Frame {
-    Mapping { path: String, key: Option<String>, seen: BTreeMap<String, usize> },
-    Sequence { path: String, next: usize },
+    Mapping {
+        path: String,
+        key: Option<String>,
+        seen: BTreeMap<String, usize>,
+    },
+    Sequence {
+        path: String,
+        next: usize,
+    },
 }
 
 /// The places of every document in `text`, in order.
@@ -51,12 +58,20 @@ pub fn documents(text: &str) -> Vec<Places> {
         let line = span.start.line();
         match event {
             Event::DocumentStart(..) => {
-                document = Places { first_line: line, ..Places::default() };
+                document = Places {
+                    first_line: line,
+                    ..Places::default()
+                };
                 frames.clear();
             }
             Event::DocumentEnd => found.push(std::mem::take(&mut document)),
             Event::Scalar(text, ..) => {
-                if let Some(Frame::Mapping { path, key: key @ None, seen }) = frames.last_mut() {
+                if let Some(Frame::Mapping {
+                    path,
+                    key: key @ None,
+                    seen,
+                }) = frames.last_mut()
+                {
                     let field = join(path, &text);
                     if document.lines.is_empty() {
                         document.first_line = line;
@@ -75,7 +90,11 @@ pub fn documents(text: &str) -> Vec<Places> {
             }
             Event::MappingStart(..) => {
                 let path = begin(&mut frames, &mut document, line);
-                frames.push(Frame::Mapping { path, key: None, seen: BTreeMap::new() });
+                frames.push(Frame::Mapping {
+                    path,
+                    key: None,
+                    seen: BTreeMap::new(),
+                });
             }
             Event::SequenceStart(..) => {
                 let path = begin(&mut frames, &mut document, line);
@@ -109,7 +128,11 @@ fn begin(frames: &mut [Frame], document: &mut Places, line: usize) -> String {
 }
 
 fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
 }
 
 #[cfg(test)]

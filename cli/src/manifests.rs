@@ -4,7 +4,10 @@
 //! read here is what `kubectl apply` would take, plus the two kinds that a cluster has anyway and a folder must bring
 //! along: `Secret` and `Namespace`. Whether the objects make sense together is the compiler's to say, not ours.
 
-use crate::locate::{self, Places};
+use crate::{
+    locate::{self, Places},
+    schema,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use routing::{compile::SecretData, secret::Secret};
 use serde::Deserialize;
@@ -50,7 +53,10 @@ pub struct Id {
 impl Id {
     /// The same for the same namespace, kind and name on every machine, so that a URL survives a restart and an edit.
     pub fn uid(&self) -> Uuid {
-        Uuid::new_v5(&UID_SPACE, format!("{}/{}/{}", self.namespace, self.kind, self.name).as_bytes())
+        Uuid::new_v5(
+            &UID_SPACE,
+            format!("{}/{}/{}", self.namespace, self.kind, self.name).as_bytes(),
+        )
     }
 }
 
@@ -82,7 +88,11 @@ pub enum Body {
 impl Object {
     /// A remark on a field of this object.
     pub fn remark(&self, path: &str, message: impl Into<String>) -> Remark {
-        Remark { file: self.file.clone(), line: self.places.line(path), message: message.into() }
+        Remark {
+            file: self.file.clone(),
+            line: self.places.line(path),
+            message: message.into(),
+        }
     }
 }
 
@@ -101,9 +111,18 @@ pub struct File {
 
 /// Reads the text of `file`.
 pub fn read(file: &Path, text: &str) -> File {
-    let mut reading = Reading { file, found: File { parses: true, ..File::default() } };
+    let mut reading = Reading {
+        file,
+        found: File {
+            parses: true,
+            ..File::default()
+        },
+    };
     if text.len() > MAX_FILE_BYTES {
-        reading.syntax(1, "larger than 16 MiB: not a manifest; move it out of this folder".into());
+        reading.syntax(
+            1,
+            "larger than 16 MiB: not a manifest; move it out of this folder".into(),
+        );
         return reading.found;
     }
     let mut places = locate::documents(text).into_iter();
@@ -113,8 +132,13 @@ pub fn read(file: &Path, text: &str) -> File {
             Ok(Value::Null) => {}
             Ok(value) => reading.document(value, places),
             Err(error) => {
-                let line = error.location().map_or(places.first_line, |location| location.line());
-                reading.syntax(line.max(1), format!("not readable as YAML: {}", plain(&error)));
+                let line = error
+                    .location()
+                    .map_or(places.first_line, |location| location.line());
+                reading.syntax(
+                    line.max(1),
+                    format!("not readable as YAML: {}", plain(&error)),
+                );
                 // The parser has lost its place: what follows would be guesses.
                 break;
             }
@@ -136,13 +160,21 @@ fn plain(error: &serde_yaml::Error) -> String {
 ///
 /// `generation` counts a manifest's edits as the API server would; `created` decides which of two sources that ask for
 /// the same path was there first.
-pub fn resource(id: &Id, manifest: &Value, generation: i64, created: jiff::Timestamp) -> Result<crds::Resource, crds::ParseError> {
+pub fn resource(
+    id: &Id,
+    manifest: &Value,
+    generation: i64,
+    created: jiff::Timestamp,
+) -> Result<crds::Resource, crds::ParseError> {
     let mut manifest = manifest.clone();
     if let Some(metadata) = manifest.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.insert("namespace".into(), id.namespace.clone().into());
         metadata.insert("uid".into(), id.uid().to_string().into());
         metadata.insert("generation".into(), generation.into());
-        metadata.insert("creationTimestamp".into(), created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into());
+        metadata.insert(
+            "creationTimestamp".into(),
+            created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into(),
+        );
     }
     crds::parse(manifest)
 }
@@ -159,21 +191,33 @@ impl Reading<'_> {
     }
 
     fn problem(&mut self, line: usize, message: String) {
-        self.found.problems.push(Remark { file: self.file.to_owned(), line: line.max(1), message });
+        self.found.problems.push(Remark {
+            file: self.file.to_owned(),
+            line: line.max(1),
+            message,
+        });
     }
 
     fn document(&mut self, value: Value, places: Places) {
         let Value::Object(manifest) = value else {
-            return self.problem(places.first_line, "not a manifest: write apiVersion, kind and metadata as its fields".into());
+            return self.problem(
+                places.first_line,
+                "not a manifest: write apiVersion, kind and metadata as its fields".into(),
+            );
         };
         let kind = match self.kind(&manifest, &places) {
             Some(kind) => kind,
             None => return,
         };
-        let Some(id) = self.id(kind, &manifest, &places) else { return };
+        let Some(id) = self.id(kind, &manifest, &places) else {
+            return;
+        };
         let problems_before = self.found.problems.len();
         for (path, line) in &places.duplicates {
-            self.problem(*line, format!("{path} is written twice: keep one of the two"));
+            self.problem(
+                *line,
+                format!("{path} is written twice: keep one of the two"),
+            );
         }
         let body = match id.kind.as_str() {
             "Secret" => self.secret(&manifest, &places).map(Body::Secret),
@@ -182,7 +226,12 @@ impl Reading<'_> {
         };
         match body {
             Some(body) if self.found.problems.len() == problems_before => {
-                self.found.objects.push(Object { id, file: self.file.to_owned(), places, body });
+                self.found.objects.push(Object {
+                    id,
+                    file: self.file.to_owned(),
+                    places,
+                    body,
+                });
             }
             _ => self.found.broken.push(id),
         }
@@ -190,24 +239,42 @@ impl Reading<'_> {
 
     /// The kind, if it is one that we read; else says why not.
     fn kind(&mut self, manifest: &Map<String, Value>, places: &Places) -> Option<String> {
-        let text = |field: &str| manifest.get(field).and_then(Value::as_str).unwrap_or_default();
+        let text = |field: &str| {
+            manifest
+                .get(field)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
         let (api_version, kind) = (text("apiVersion"), text("kind"));
         let ours = crds::Kind::parse(kind).is_some();
         let kinds = crds::Kind::ALL.map(crds::Kind::as_str).join(", ");
         match (api_version, kind) {
             ("", _) => {
-                let right = if ours { API_VERSION } else { "hookstream.io/v1alpha1, or v1 for a Secret" };
-                self.problem(places.line("apiVersion"), format!("apiVersion is missing: write apiVersion: {right}"));
+                let right = if ours {
+                    API_VERSION
+                } else {
+                    "hookstream.io/v1alpha1, or v1 for a Secret"
+                };
+                self.problem(
+                    places.line("apiVersion"),
+                    format!("apiVersion is missing: write apiVersion: {right}"),
+                );
                 None
             }
             (_, "") => {
-                self.problem(places.line("kind"), format!("kind is missing: write one of {kinds}, Secret"));
+                self.problem(
+                    places.line("kind"),
+                    format!("kind is missing: write one of {kinds}, Secret"),
+                );
                 None
             }
             (API_VERSION, _) if ours => Some(kind.to_owned()),
             ("v1", "Secret" | "Namespace") => Some(kind.to_owned()),
             (API_VERSION, _) => {
-                self.problem(places.line("kind"), format!("kind {kind} is not known: write one of {kinds}"));
+                self.problem(
+                    places.line("kind"),
+                    format!("kind {kind} is not known: write one of {kinds}"),
+                );
                 None
             }
             (version, _) if ours || version.split('/').next() == Some(crds::GROUP) => {
@@ -215,8 +282,13 @@ impl Reading<'_> {
                 None
             }
             _ => {
-                let message = format!("kind {kind} of {api_version} means nothing to hookstream: ignored");
-                self.found.notes.push(Remark { file: self.file.to_owned(), line: places.first_line, message });
+                let message =
+                    format!("kind {kind} of {api_version} means nothing to hookstream: ignored");
+                self.found.notes.push(Remark {
+                    file: self.file.to_owned(),
+                    line: places.first_line,
+                    message,
+                });
                 None
             }
         }
@@ -228,16 +300,24 @@ impl Reading<'_> {
         let name = match field("name") {
             Some(Value::String(name)) => name.clone(),
             Some(_) => {
-                self.problem(places.line("metadata.name"), "metadata.name is not text: put it in quotes".into());
+                self.problem(
+                    places.line("metadata.name"),
+                    "metadata.name is not text: put it in quotes".into(),
+                );
                 return None;
             }
             None => {
-                self.problem(places.line("metadata"), format!("metadata.name is missing: give this {kind} a name"));
+                self.problem(
+                    places.line("metadata"),
+                    format!("metadata.name is missing: give this {kind} a name"),
+                );
                 return None;
             }
         };
         if !is_dns_name(&name) {
-            let message = format!("metadata.name {name:?} is not a name for Kubernetes: use lower-case letters, digits, '-' and '.', at most 253");
+            let message = format!(
+                "metadata.name {name:?} is not a name for Kubernetes: use lower-case letters, digits, '-' and '.', at most 253"
+            );
             self.problem(places.line("metadata.name"), message);
             return None;
         }
@@ -247,26 +327,39 @@ impl Reading<'_> {
             None | Some(Value::Null) => "default".to_owned(),
             Some(Value::String(namespace)) if is_dns_name(namespace) => namespace.clone(),
             Some(_) => {
-                self.problem(places.line("metadata.namespace"), "metadata.namespace is not a name: use lower-case letters, digits and '-'".into());
+                self.problem(
+                    places.line("metadata.namespace"),
+                    "metadata.namespace is not a name: use lower-case letters, digits and '-'"
+                        .into(),
+                );
                 return None;
             }
         };
-        Some(Id { namespace, kind, name })
+        Some(Id {
+            namespace,
+            kind,
+            name,
+        })
     }
 
     fn resource(&mut self, id: &Id, manifest: Value, places: &Places) -> Option<Body> {
-        match resource(id, &manifest, 1, jiff::Timestamp::UNIX_EPOCH) {
-            Ok(_) => Some(Body::Resource(manifest)),
-            Err(error) => {
-                let line = match &error {
-                    crds::ParseError::Field { path, .. } => places.line(path),
-                    crds::ParseError::ApiVersion { .. } => places.line("apiVersion"),
-                    crds::ParseError::Kind { .. } => places.line("kind"),
-                };
-                self.problem(line, error.to_string());
-                None
-            }
+        if let Err(error) = resource(id, &manifest, 1, jiff::Timestamp::UNIX_EPOCH) {
+            let line = match &error {
+                crds::ParseError::Field { path, .. } => places.line(path),
+                crds::ParseError::ApiVersion { .. } => places.line("apiVersion"),
+                crds::ParseError::Kind { .. } => places.line("kind"),
+            };
+            self.problem(line, error.to_string());
+            return None;
         }
+        let violations = schema::check(&id.kind, &manifest);
+        for violation in &violations {
+            self.problem(
+                places.line(&violation.path),
+                format!("{}: {}", violation.path, violation.message),
+            );
+        }
+        violations.is_empty().then_some(Body::Resource(manifest))
     }
 
     fn secret(&mut self, manifest: &Map<String, Value>, places: &Places) -> Option<SecretData> {
@@ -278,7 +371,10 @@ impl Reading<'_> {
                 None | Some(Value::Null) => continue,
                 Some(Value::Object(entries)) => entries,
                 Some(_) => {
-                    self.problem(places.line(field), format!("{field} is not a mapping: write key: value under it"));
+                    self.problem(
+                        places.line(field),
+                        format!("{field} is not a mapping: write key: value under it"),
+                    );
                     whole = false;
                     continue;
                 }
@@ -308,15 +404,28 @@ impl Reading<'_> {
         whole.then_some(data)
     }
 
-    fn labels(&mut self, manifest: &Map<String, Value>, places: &Places) -> Option<BTreeMap<String, String>> {
-        let Some(labels) = manifest.get("metadata").and_then(|metadata| metadata.get("labels")) else {
+    fn labels(
+        &mut self,
+        manifest: &Map<String, Value>,
+        places: &Places,
+    ) -> Option<BTreeMap<String, String>> {
+        let Some(labels) = manifest
+            .get("metadata")
+            .and_then(|metadata| metadata.get("labels"))
+        else {
             return Some(BTreeMap::new());
         };
         let read = labels.as_object().and_then(|labels| {
-            labels.iter().map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect::<Option<BTreeMap<_, _>>>()
+            labels
+                .iter()
+                .map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+                .collect::<Option<BTreeMap<_, _>>>()
         });
         if read.is_none() {
-            self.problem(places.line("metadata.labels"), "metadata.labels is not a mapping of text to text: put its values in quotes".into());
+            self.problem(
+                places.line("metadata.labels"),
+                "metadata.labels is not a mapping of text to text: put its values in quotes".into(),
+            );
         }
         read
     }
@@ -326,7 +435,9 @@ impl Reading<'_> {
 fn is_dns_name(name: &str) -> bool {
     let fits = |label: &str| {
         !label.is_empty()
-            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };

@@ -25,7 +25,10 @@ pub(crate) fn run(options: &args::Trial) -> Result<ExitCode> {
         eprintln!("{finding}");
     }
     let table = Table::build(checked.compiler.rows().cloned());
-    let (namespace, name) = options.source.split_once('/').unwrap_or(("default", &options.source));
+    let (namespace, name) = options
+        .source
+        .split_once('/')
+        .unwrap_or(("default", &options.source));
     let source = find(&table, namespace, name, &checked).with_context(|| match checked.findings.len() {
         0 => format!("no Source {name:?} in namespace {namespace:?} of these manifests"),
         _ => format!("Source {name:?} in namespace {namespace:?} is not in the table: see the findings above"),
@@ -35,13 +38,27 @@ pub(crate) fn run(options: &args::Trial) -> Result<ExitCode> {
         headers.append(name.clone(), value.clone());
     }
     let (path, query) = options.path.split_once('?').unwrap_or((&options.path, ""));
-    let event = EventView::new(&options.method, path, query, &headers, &body, IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let event = EventView::new(
+        &options.method,
+        path,
+        query,
+        &headers,
+        &body,
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+    );
     println!("source        {} ({})", source.name, source.id);
     if let Some(reason) = refused(source, &event) {
         println!("refused       {reason}");
         return Ok(ExitCode::FAILURE);
     }
-    println!("accepted      {}", if source.verifier.is_some() { "the signature is right" } else { "this source verifies nothing" });
+    println!(
+        "accepted      {}",
+        if source.verifier.is_some() {
+            "the signature is right"
+        } else {
+            "this source verifies nothing"
+        }
+    );
     matched(&table, source, &source.route(&event));
     Ok(ExitCode::SUCCESS)
 }
@@ -50,10 +67,16 @@ fn read(options: &args::Trial) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     let whose = || format!("--event {}", options.event.display());
     if options.event.as_os_str() == "-" {
-        std::io::stdin().lock().take(MAX_EVENT_BYTES + 1).read_to_end(&mut body).with_context(whose)?;
+        std::io::stdin()
+            .lock()
+            .take(MAX_EVENT_BYTES + 1)
+            .read_to_end(&mut body)
+            .with_context(whose)?;
     } else {
         let file = std::fs::File::open(&options.event).with_context(whose)?;
-        file.take(MAX_EVENT_BYTES + 1).read_to_end(&mut body).with_context(whose)?;
+        file.take(MAX_EVENT_BYTES + 1)
+            .read_to_end(&mut body)
+            .with_context(whose)?;
     }
     if body.len() as u64 > MAX_EVENT_BYTES {
         bail!("{}: larger than 256 MiB", whose());
@@ -61,8 +84,17 @@ fn read(options: &args::Trial) -> Result<Vec<u8>> {
     Ok(body)
 }
 
-fn find<'t>(table: &'t Table, namespace: &str, name: &str, checked: &Checked) -> Option<&'t Source> {
-    let id = checked.declared.resources.keys().find(|id| id.kind == "Source" && id.namespace == namespace && id.name == name)?;
+fn find<'t>(
+    table: &'t Table,
+    namespace: &str,
+    name: &str,
+    checked: &Checked,
+) -> Option<&'t Source> {
+    let id = checked
+        .declared
+        .resources
+        .keys()
+        .find(|id| id.kind == "Source" && id.namespace == namespace && id.name == name)?;
     let key = routing::ids::format(routing::ids::Prefix::Source, id.uid());
     table.source(&key).map(|(source, _)| &**source)
 }
@@ -73,12 +105,23 @@ fn refused(source: &Source, event: &EventView<'_>) -> Option<String> {
         return Some("the source is suspended: 409".into());
     }
     if !source.methods.is_empty() && !source.methods.contains(event.method) {
-        return Some(format!("{} is not among the source's methods: 405", event.method));
+        return Some(format!(
+            "{} is not among the source's methods: 405",
+            event.method
+        ));
     }
     if event.body.len() as u64 > source.max_body_bytes {
-        return Some(format!("the body has {} bytes, the source takes {}: 413", event.body.len(), source.max_body_bytes));
+        return Some(format!(
+            "the body has {} bytes, the source takes {}: 413",
+            event.body.len(),
+            source.max_body_bytes
+        ));
     }
-    match source.verifier.as_ref().map(|verifier| verifier.verify(event, service::clock::now())) {
+    match source
+        .verifier
+        .as_ref()
+        .map(|verifier| verifier.verify(event, service::clock::now()))
+    {
         Some(Err(reason)) => Some(format!("{}: 401", reason.message())),
         Some(Ok(())) | None => None,
     }
@@ -89,7 +132,11 @@ fn matched(table: &Table, source: &Source, taken: &[&std::sync::Arc<Connection>]
         println!("no connection begins at this source");
     }
     for connection in &source.connections {
-        let to = table.destination(connection.destination).map_or("a destination that is not in the table", |destination| &destination.name);
+        let to = table
+            .destination(connection.destination)
+            .map_or("a destination that is not in the table", |destination| {
+                &destination.name
+            });
         let verdict = if taken.iter().any(|taken| taken.uid == connection.uid) {
             format!("takes it      → {to}")
         } else if connection.suspended {

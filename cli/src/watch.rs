@@ -33,7 +33,10 @@ pub(crate) struct Watch {
 impl Watch {
     /// Watches from now on. A file is watched through its folder, because saving often replaces it.
     pub(crate) fn new(roots: &[PathBuf]) -> Watch {
-        let roots: Vec<PathBuf> = roots.iter().map(|root| std::path::absolute(root).unwrap_or_else(|_| root.clone())).collect();
+        let roots: Vec<PathBuf> = roots
+            .iter()
+            .map(|root| std::path::absolute(root).unwrap_or_else(|_| root.clone()))
+            .collect();
         let hint = Arc::new(Notify::new());
         let changed = Arc::new(Notify::new());
         let watcher = match watcher(&roots, hint.clone()) {
@@ -45,7 +48,10 @@ impl Watch {
         };
         let mut task = JoinSet::new();
         task.spawn(settle(watcher, hint, changed.clone()));
-        Watch { changed, _task: task }
+        Watch {
+            changed,
+            _task: task,
+        }
     }
 
     /// Returns when something may have changed, and has been quiet since. Dropped half-way, it loses nothing.
@@ -66,7 +72,10 @@ fn watcher(roots: &[PathBuf], hint: Arc<Notify>) -> notify::Result<RecommendedWa
         if root.is_dir() {
             watcher.watch(root, RecursiveMode::Recursive)?;
         } else {
-            watcher.watch(root.parent().unwrap_or(Path::new("/")), RecursiveMode::NonRecursive)?;
+            watcher.watch(
+                root.parent().unwrap_or(Path::new("/")),
+                RecursiveMode::NonRecursive,
+            )?;
         }
     }
     Ok(watcher)
@@ -77,7 +86,8 @@ async fn settle(watcher: Option<RecommendedWatcher>, hint: Arc<Notify>, changed:
     let period = if watcher.is_some() { SAFETY_POLL } else { POLL };
     loop {
         if tokio::time::timeout(period, hint.notified()).await.is_ok() {
-            let quiet = async { while tokio::time::timeout(QUIET, hint.notified()).await.is_ok() {} };
+            let quiet =
+                async { while tokio::time::timeout(QUIET, hint.notified()).await.is_ok() {} };
             // Cut off at the bound, what comes later is the next change.
             let _ = tokio::time::timeout(LONGEST_WAIT, quiet).await;
         }
@@ -91,16 +101,29 @@ fn matters(event: &Event, roots: &[PathBuf]) -> bool {
         return true;
     }
     let writes = match event.kind {
-        EventKind::Access(kind) => matches!(kind, notify::event::AccessKind::Close(notify::event::AccessMode::Write)),
+        EventKind::Access(kind) => matches!(
+            kind,
+            notify::event::AccessKind::Close(notify::event::AccessMode::Write)
+        ),
         _ => true,
     };
-    writes && event.paths.iter().any(|path| roots.contains(path) || is_inside(path, roots))
+    writes
+        && event
+            .paths
+            .iter()
+            .any(|path| roots.contains(path) || is_inside(path, roots))
 }
 
 /// A manifest, or a folder that may hold some (it has no extension, or is one by its looks), with nothing hidden on the way.
 fn is_inside(path: &Path, roots: &[PathBuf]) -> bool {
-    let Some(below) = roots.iter().find_map(|root| path.strip_prefix(root).ok()) else { return false };
-    let hidden = below.components().any(|part| part.as_os_str().to_str().is_none_or(|name| name.starts_with('.')));
+    let Some(below) = roots.iter().find_map(|root| path.strip_prefix(root).ok()) else {
+        return false;
+    };
+    let hidden = below.components().any(|part| {
+        part.as_os_str()
+            .to_str()
+            .is_none_or(|name| name.starts_with('.'))
+    });
     !hidden && (folder::is_manifest(path) || path.extension().is_none() || path.is_dir())
 }
 
@@ -117,10 +140,19 @@ mod tests {
     fn a_save_matters_whichever_way_the_editor_does_it() {
         let roots = [PathBuf::from("/m"), PathBuf::from("/other/one.yaml")];
         for (kind, path) in [
-            (EventKind::Access(AccessKind::Close(AccessMode::Write)), "/m/a.yaml"),
-            (EventKind::Modify(ModifyKind::Name(RenameMode::To)), "/m/below/a.yml"),
+            (
+                EventKind::Access(AccessKind::Close(AccessMode::Write)),
+                "/m/a.yaml",
+            ),
+            (
+                EventKind::Modify(ModifyKind::Name(RenameMode::To)),
+                "/m/below/a.yml",
+            ),
             (EventKind::Create(CreateKind::File), "/m/a.yaml"),
-            (EventKind::Modify(ModifyKind::Name(RenameMode::To)), "/other/one.yaml"),
+            (
+                EventKind::Modify(ModifyKind::Name(RenameMode::To)),
+                "/other/one.yaml",
+            ),
             (EventKind::Create(CreateKind::Folder), "/m/below"),
         ] {
             assert!(matters(&event(kind, path), &roots), "{kind:?} {path}");
@@ -131,8 +163,14 @@ mod tests {
     fn reading_and_strangers_do_not_matter() {
         let roots = [PathBuf::from("/m"), PathBuf::from("/other/one.yaml")];
         for (kind, path) in [
-            (EventKind::Access(AccessKind::Open(AccessMode::Read)), "/m/a.yaml"),
-            (EventKind::Create(CreateKind::File), "/m/.hookstream/base/pg.yaml"),
+            (
+                EventKind::Access(AccessKind::Open(AccessMode::Read)),
+                "/m/a.yaml",
+            ),
+            (
+                EventKind::Create(CreateKind::File),
+                "/m/.hookstream/base/pg.yaml",
+            ),
             (EventKind::Create(CreateKind::File), "/m/.a.yaml.swp"),
             (EventKind::Create(CreateKind::File), "/m/a.yaml~"),
             (EventKind::Create(CreateKind::File), "/other/two.yaml"),
@@ -151,6 +189,8 @@ mod tests {
         std::fs::write(&draft, "a: 2").expect("written");
         std::fs::rename(&draft, &file).expect("replaced");
         // Below the safety timer: the notification did it.
-        tokio::time::timeout(SAFETY_POLL - Duration::from_secs(1), watch.changed()).await.expect("woken by the rename");
+        tokio::time::timeout(SAFETY_POLL - Duration::from_secs(1), watch.changed())
+            .await
+            .expect("woken by the rename");
     }
 }

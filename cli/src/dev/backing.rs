@@ -32,7 +32,8 @@ impl Backing {
             None if options.ephemeral => None,
             None => {
                 let root = rustix::process::geteuid().is_root();
-                let folder = data::default_folder(&options.paths, root, |name| std::env::var(name).ok())?;
+                let folder =
+                    data::default_folder(&options.paths, root, |name| std::env::var(name).ok())?;
                 Some(Data::open(&folder)?)
             }
         };
@@ -51,13 +52,30 @@ impl Backing {
             (None, Some(server)) => server.url(private_server::DATABASE),
             (None, None) => unreachable!("a server is started when no URL is given"),
         };
-        let connect = store::Options { max_connections: CONNECTIONS, application_name: "hookstream dev".into(), ..store::Options::new(&*url) };
-        let store = Store::connect(connect).await.context("the database can't be reached")?;
-        store::migrate(&store.pool, SHARDS).await.context("the database can't be brought to this version")?;
+        let connect = store::Options {
+            max_connections: CONNECTIONS,
+            application_name: "hookstream dev".into(),
+            ..store::Options::new(&*url)
+        };
+        let store = Store::connect(connect)
+            .await
+            .context("the database can't be reached")?;
+        store::migrate(&store.pool, SHARDS)
+            .await
+            .context("the database can't be brought to this version")?;
         if server.is_some() {
-            free_leases(&store.pool).await.context("the database of an earlier run")?;
+            free_leases(&store.pool)
+                .await
+                .context("the database of an earlier run")?;
         }
-        Ok(Backing { store, keyring: Arc::new(keyring), url, kept, server, _data: data })
+        Ok(Backing {
+            store,
+            keyring: Arc::new(keyring),
+            url,
+            kept,
+            server,
+            _data: data,
+        })
     }
 
     /// Stops the private Postgres, once nobody uses it.
@@ -77,7 +95,9 @@ async fn private(data: Option<&Data>) -> Result<PrivateServer> {
         fsync: data.is_some(),
         ..private_server::Options::default()
     };
-    PrivateServer::start(options).await.context("starting a private Postgres database (or give --database-url)")
+    PrivateServer::start(options)
+        .await
+        .context("starting a private Postgres database (or give --database-url)")
 }
 
 fn kept(data: Option<&Data>, private: bool) -> String {
@@ -93,7 +113,14 @@ fn kept(data: Option<&Data>, private: bool) -> String {
 /// would only be slow.
 async fn free_leases(pool: &Pool) -> store::Result<()> {
     let now = tokio::time::Instant::from_std(clock::instant());
-    let held = lease::list(pool, "").await?.into_iter().filter_map(|row| Some(Lease { holder: row.holder?.into(), name: row.name, epoch: row.epoch, trusted_until: now }));
+    let held = lease::list(pool, "").await?.into_iter().filter_map(|row| {
+        Some(Lease {
+            holder: row.holder?.into(),
+            name: row.name,
+            epoch: row.epoch,
+            trusted_until: now,
+        })
+    });
     lease::release_many(pool, &held.collect::<Vec<_>>()).await?;
     for replica in replicas::live(pool, std::time::Duration::from_secs(3600)).await? {
         replicas::leave(pool, &replica.id).await?;

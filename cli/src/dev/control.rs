@@ -43,8 +43,12 @@ pub(super) struct Control {
 impl Control {
     pub(super) fn start(backing: &Backing, holder: &str, registry: &Registry) -> Control {
         let token = CancellationToken::new();
-        let settings = leadership::Settings { holder: holder.to_owned(), ttl: LEASE_TTL };
-        let (leadership, leading) = leadership::spawn(backing.store.pool.clone(), settings, token.clone());
+        let settings = leadership::Settings {
+            holder: holder.to_owned(),
+            ttl: LEASE_TTL,
+        };
+        let (leadership, leading) =
+            leadership::spawn(backing.store.pool.clone(), settings, token.clone());
         let (changes, to_compile) = mpsc::channel(CHANGES);
         let (reporter, reports) = mpsc::channel(REPORTS);
         let (wanted, wanted_receiver) = watch::channel(BTreeSet::new());
@@ -57,10 +61,35 @@ impl Control {
             compare_every: Duration::from_secs(600),
             gateway_timeout: LEASE_TTL * 2,
         };
-        let channels = publisher::Channels { changes: to_compile, leadership, wanted, reports: reporter, notices: notifier };
-        let (store, keyring, metrics) = (backing.store.clone(), backing.keyring.clone(), Metrics::new(registry));
-        let publishing = tokio::spawn(publisher::run(store, keyring, settings, metrics, channels, || {}, token.clone()));
-        Control { changes, reports, notices, tasks: vec![leading, publishing], token, _wanted: wanted_receiver }
+        let channels = publisher::Channels {
+            changes: to_compile,
+            leadership,
+            wanted,
+            reports: reporter,
+            notices: notifier,
+        };
+        let (store, keyring, metrics) = (
+            backing.store.clone(),
+            backing.keyring.clone(),
+            Metrics::new(registry),
+        );
+        let publishing = tokio::spawn(publisher::run(
+            store,
+            keyring,
+            settings,
+            metrics,
+            channels,
+            || {},
+            token.clone(),
+        ));
+        Control {
+            changes,
+            reports,
+            notices,
+            tasks: vec![leading, publishing],
+            token,
+            _wanted: wanted_receiver,
+        }
     }
 
     /// Tells what leads from `before` to `after`.
@@ -79,7 +108,11 @@ impl Control {
     }
 
     async fn send(&self, change: Change) -> Result<()> {
-        self.changes.send(change).await.ok().context("the publisher has ended")
+        self.changes
+            .send(change)
+            .await
+            .ok()
+            .context("the publisher has ended")
     }
 
     /// Ends the publisher and gives the lease back.
@@ -98,7 +131,14 @@ fn translate(change: folder::Change) -> Result<Change> {
     Ok(match change {
         folder::Change::Apply(resource) => {
             let meta = Arc::new(meta(&resource)?);
-            Change::Apply(Box::new(Object { meta, resource: Ok(*resource), observed: Observed { resource_version: None, status: None } }))
+            Change::Apply(Box::new(Object {
+                meta,
+                resource: Ok(*resource),
+                observed: Observed {
+                    resource_version: None,
+                    status: None,
+                },
+            }))
         }
         folder::Change::Remove(uid) => Change::Remove(uid),
         folder::Change::Secret(name, data) => Change::Secret(name, data),
@@ -110,7 +150,11 @@ fn meta(resource: &crds::Resource) -> Result<Meta> {
     let metadata = resource.metadata();
     Ok(Meta {
         kind: resource.kind(),
-        uid: metadata.uid.as_deref().context("the folder's reader gives each object a UID")?.parse()?,
+        uid: metadata
+            .uid
+            .as_deref()
+            .context("the folder's reader gives each object a UID")?
+            .parse()?,
         namespace: metadata.namespace.clone().unwrap_or_default(),
         name: metadata.name.clone().unwrap_or_default(),
         generation: metadata.generation.unwrap_or_default(),

@@ -41,8 +41,12 @@ pub(super) struct Listeners {
 
 impl Listeners {
     pub(super) async fn bind(options: &args::Dev) -> Result<Listeners> {
-        let public = TcpListener::bind(options.listen).await.with_context(|| format!("--listen {}", options.listen))?;
-        let admin = TcpListener::bind(options.admin_listen).await.with_context(|| format!("--admin-listen {}", options.admin_listen))?;
+        let public = TcpListener::bind(options.listen)
+            .await
+            .with_context(|| format!("--listen {}", options.listen))?;
+        let admin = TcpListener::bind(options.admin_listen)
+            .await
+            .with_context(|| format!("--admin-listen {}", options.admin_listen))?;
         Ok(Listeners { public, admin })
     }
 }
@@ -60,10 +64,19 @@ pub(super) struct Traffic {
 
 impl Traffic {
     /// Returns once it is ready.
-    pub(super) async fn start(options: &args::Dev, listeners: Listeners, backing: &Backing, replica: &str, registry: Registry) -> Result<Traffic> {
+    pub(super) async fn start(
+        options: &args::Dev,
+        listeners: Listeners,
+        backing: &Backing,
+        replica: &str,
+        registry: Registry,
+    ) -> Result<Traffic> {
         let address = listeners.public.local_addr().context("the public port")?;
         let (policy, egress_note) = match &options.egress_allow {
-            Some(rules) => (policy(rules)?, "deliveries may go to the addresses that --egress-allow names, and to public ones"),
+            Some(rules) => (
+                policy(rules)?,
+                "deliveries may go to the addresses that --egress-allow names, and to public ones",
+            ),
             None => (
                 egress::Policy::with_private_networks(),
                 "deliveries may go to private addresses here, 127.0.0.1 among them; a cluster refuses that unless egress.allow names them",
@@ -71,7 +84,10 @@ impl Traffic {
         };
         let (observer, seen) = Observer::channel(LINES);
         let readiness = Readiness::new("starting");
-        let database = store::Options { application_name: "hookstream dev".into(), ..store::Options::new(&*backing.url) };
+        let database = store::Options {
+            application_name: "hookstream dev".into(),
+            ..store::Options::new(&*backing.url)
+        };
         let gateway = Options {
             public: Some(listeners.public),
             admin: Some(listeners.admin),
@@ -80,7 +96,10 @@ impl Traffic {
             shards: SHARDS,
             replica: replica.to_owned(),
             trusted_proxies: options.trusted_proxies.clone(),
-            egress: egress::Options { policy, ..egress::Options::default() },
+            egress: egress::Options {
+                policy,
+                ..egress::Options::default()
+            },
             grace: GRACE,
             observer,
             ..Options::new(database, Keys::Given(backing.keyring.clone()))
@@ -96,8 +115,18 @@ impl Traffic {
                 ready.ok().with_context(|| format!("the gateway isn't ready after {} s: {}", START.as_secs(), readiness.get().err().unwrap_or_default()))?;
             }
         }
-        let public_url = options.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
-        Ok(Traffic { address, public_url, egress_note, seen, gateway, token })
+        let public_url = options
+            .public_url
+            .clone()
+            .unwrap_or_else(|| format!("http://{address}"));
+        Ok(Traffic {
+            address,
+            public_url,
+            egress_note,
+            seen,
+            gateway,
+            token,
+        })
     }
 
     /// Where senders post to; the port that was given, if it was given as 0.
@@ -108,14 +137,31 @@ impl Traffic {
     /// What to know at the beginning: the sources' URLs and what may be reached.
     pub(super) fn greeting(&self, declared: &Declared, style: &Style) -> Vec<String> {
         let mut lines = vec![style.note(self.egress_note)];
-        for object in declared.manifests.values().filter(|object| object.id.kind == "Source") {
-            let Body::Resource(manifest) = &object.body else { continue };
-            let path = manifest.pointer("/spec/path").and_then(|path| path.as_str());
-            let key = path.map_or_else(|| ids::format(Prefix::Source, object.id.uid()), str::to_owned);
-            lines.push(style.note(&format!("source {}: {}/v1/ingest/{key}", object.id.name, self.public_url.trim_end_matches('/'))));
+        for object in declared
+            .manifests
+            .values()
+            .filter(|object| object.id.kind == "Source")
+        {
+            let Body::Resource(manifest) = &object.body else {
+                continue;
+            };
+            let path = manifest
+                .pointer("/spec/path")
+                .and_then(|path| path.as_str());
+            let key = path.map_or_else(
+                || ids::format(Prefix::Source, object.id.uid()),
+                str::to_owned,
+            );
+            lines.push(style.note(&format!(
+                "source {}: {}/v1/ingest/{key}",
+                object.id.name,
+                self.public_url.trim_end_matches('/')
+            )));
         }
         if lines.len() == 1 {
-            lines.push(style.note("no Source is declared yet: save a manifest, and it is live at once"));
+            lines.push(
+                style.note("no Source is declared yet: save a manifest, and it is live at once"),
+            );
         }
         lines
     }
@@ -157,8 +203,13 @@ impl Traffic {
 }
 
 fn policy(rules: &[String]) -> Result<egress::Policy> {
-    let rules = rules.iter().filter(|rule| !rule.is_empty()).map(|rule| rule.parse().with_context(|| format!("--egress-allow {rule}")));
-    Ok(egress::Policy { allow: rules.collect::<Result<_>>()? })
+    let rules = rules.iter().filter(|rule| !rule.is_empty()).map(|rule| {
+        rule.parse()
+            .with_context(|| format!("--egress-allow {rule}"))
+    });
+    Ok(egress::Policy {
+        allow: rules.collect::<Result<_>>()?,
+    })
 }
 
 /// Readiness is a value that is looked at, by probes; so it's looked at.

@@ -1,8 +1,10 @@
 use super::*;
 use std::fs;
 
-const SOURCE: &str = "apiVersion: hookstream.io/v1alpha1\nkind: Source\nmetadata: {name: a}\nspec: {path: a}\n";
-const EDITED: &str = "apiVersion: hookstream.io/v1alpha1\nkind: Source\nmetadata: {name: a}\nspec: {path: b}\n";
+const SOURCE: &str =
+    "apiVersion: hookstream.io/v1alpha1\nkind: Source\nmetadata: {name: a}\nspec: {path: a}\n";
+const EDITED: &str =
+    "apiVersion: hookstream.io/v1alpha1\nkind: Source\nmetadata: {name: a}\nspec: {path: b}\n";
 const OTHER: &str = "apiVersion: hookstream.io/v1alpha1\nkind: Source\nmetadata: {name: other}\nspec: {path: other}\n";
 const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {k: one}\n";
 
@@ -16,7 +18,11 @@ impl Fixture {
     fn new() -> Fixture {
         let place = tempfile::tempdir().expect("a folder");
         let folder = Folder::new([place.path().to_owned()]);
-        Fixture { place, folder, now: Declared::default() }
+        Fixture {
+            place,
+            folder,
+            now: Declared::default(),
+        }
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -37,7 +43,11 @@ impl Fixture {
             .map(|change| match change {
                 Change::Apply(resource) => {
                     let metadata = resource.metadata();
-                    format!("apply {} {}", metadata.name.as_deref().unwrap_or_default(), metadata.generation.unwrap_or_default())
+                    format!(
+                        "apply {} {}",
+                        metadata.name.as_deref().unwrap_or_default(),
+                        metadata.generation.unwrap_or_default()
+                    )
                 }
                 Change::Remove(_) => "remove".to_owned(),
                 Change::Secret(name, data) => format!("secret {} {}", name.1, data.is_some()),
@@ -48,7 +58,11 @@ impl Fixture {
 
     fn problems(&self) -> Vec<String> {
         let prefix = format!("{}/", self.place.path().display());
-        self.now.problems.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect()
+        self.now
+            .problems
+            .iter()
+            .map(|problem| problem.to_string().replace(&prefix, ""))
+            .collect()
     }
 }
 
@@ -57,18 +71,31 @@ fn what_is_new_edited_and_deleted_becomes_a_change_and_nothing_else_does() {
     let mut fixture = Fixture::new();
     fixture.write("a.yaml", SOURCE);
     fixture.write("b.yml", SECRET);
-    assert_eq!(fixture.changes(), ["namespace default true", "secret s true", "apply a 1"]);
+    assert_eq!(
+        fixture.changes(),
+        ["namespace default true", "secret s true", "apply a 1"]
+    );
     assert!(fixture.changes().is_empty());
     fixture.write("a.yaml", &format!("# only a comment\n{SOURCE}"));
-    assert!(fixture.changes().is_empty(), "the same content in other words");
+    assert!(
+        fixture.changes().is_empty(),
+        "the same content in other words"
+    );
     fixture.write("a.yaml", EDITED);
-    assert_eq!(fixture.changes(), ["apply a 2"], "an edit counts the generation up");
+    assert_eq!(
+        fixture.changes(),
+        ["apply a 2"],
+        "an edit counts the generation up"
+    );
     fixture.write("b.yml", &SECRET.replace("one", "two"));
     assert_eq!(fixture.changes(), ["secret s true"]);
     fixture.remove("a.yaml");
     assert_eq!(fixture.changes(), ["remove"]);
     fixture.remove("b.yml");
-    assert_eq!(fixture.changes(), ["namespace default false", "secret s false"]);
+    assert_eq!(
+        fixture.changes(),
+        ["namespace default false", "secret s false"]
+    );
 }
 
 #[test]
@@ -76,7 +103,11 @@ fn a_mistake_takes_nothing_away_until_it_is_mended() {
     let mut fixture = Fixture::new();
     fixture.write("a.yaml", &format!("{SOURCE}---\n{OTHER}"));
     assert_eq!(fixture.changes().len(), 3);
-    for broken in [format!("{}---\n{OTHER}", SOURCE.replace("path", "pth")), format!("{SOURCE}---\n[broken"), "\u{0}".to_owned()] {
+    for broken in [
+        format!("{}---\n{OTHER}", SOURCE.replace("path", "pth")),
+        format!("{SOURCE}---\n[broken"),
+        "\u{0}".to_owned(),
+    ] {
         fixture.write("a.yaml", &broken);
         assert!(fixture.changes().is_empty(), "{broken:?}");
         assert_eq!(fixture.problems().len(), 1, "{:?}", fixture.problems());
@@ -91,10 +122,17 @@ fn a_broken_document_does_not_hold_up_its_neighbour() {
     let mut fixture = Fixture::new();
     fixture.write("a.yaml", &format!("{SOURCE}---\n{OTHER}"));
     fixture.changes();
-    fixture.write("a.yaml", &format!("{EDITED}---\n{}", OTHER.replace("path", "pth")));
+    fixture.write(
+        "a.yaml",
+        &format!("{EDITED}---\n{}", OTHER.replace("path", "pth")),
+    );
     assert_eq!(fixture.changes(), ["apply a 2"]);
     fixture.write("a.yaml", SOURCE);
-    assert_eq!(fixture.changes(), ["apply a 3", "remove"], "deleted is not broken");
+    assert_eq!(
+        fixture.changes(),
+        ["apply a 3", "remove"],
+        "deleted is not broken"
+    );
 }
 
 #[test]
@@ -121,7 +159,9 @@ fn folders_below_are_read_and_hidden_files_and_kustomizations_are_not() {
 
 #[test]
 fn a_folder_that_does_not_exist_is_said_by_its_name() {
-    let error = Folder::new(["/nowhere/at/all".into()]).read(Timestamp::UNIX_EPOCH).expect_err("not there");
+    let error = Folder::new(["/nowhere/at/all".into()])
+        .read(Timestamp::UNIX_EPOCH)
+        .expect_err("not there");
     assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
 }
 
@@ -130,5 +170,8 @@ fn a_file_that_is_not_utf8_is_reported_at_the_line_of_the_byte() {
     let mut fixture = Fixture::new();
     fs::write(fixture.place.path().join("a.yaml"), b"a: 1\nb: \xff\n").expect("written");
     fixture.changes();
-    assert_eq!(fixture.problems(), ["a.yaml:2: not UTF-8: save the file in this encoding"]);
+    assert_eq!(
+        fixture.problems(),
+        ["a.yaml:2: not UTF-8: save the file in this encoding"]
+    );
 }
