@@ -7,7 +7,6 @@ use super::{
 };
 use crate::{
     duration,
-    retry::Policy,
     row::{Auth, DestinationSpec, HttpSpec, Provider, SecretIndex},
 };
 use http::{HeaderName, HeaderValue, Uri};
