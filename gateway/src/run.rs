@@ -278,7 +278,7 @@ impl Parts {
 
         options
             .readiness
-            .not_ready("waiting for the first routing table");
+            .not_ready("waiting for the operator to publish the first routing table");
         let loader = Loader {
             pool: store.pool.clone(),
             keys: options.keys.clone(),
@@ -521,3 +521,6 @@ fn delivery_options(options: &Options, replica: &Arc<str>, shards: u16) -> sched
         ..scheduler::Options::new(replica.clone(), shards)
     }
 }
+
+#[cfg(test)]
+mod tests;
