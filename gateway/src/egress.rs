@@ -54,14 +54,25 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { policy: Policy::default(), connect_timeout: Duration::from_secs(10), extra_roots: Vec::new() }
+        Options {
+            policy: Policy::default(),
+            connect_timeout: Duration::from_secs(10),
+            extra_roots: Vec::new(),
+        }
     }
 }
 
 /// Builds the client. Without any certificate authority on the machine, `https` destinations fail and say so.
-#[expect(clippy::disallowed_methods, reason = "this is the place the others are sent to")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the place the others are sent to"
+)]
 pub fn client(options: Options) -> Client {
-    let connector = GuardConnector(Arc::new(Guard { tls: tls(options.extra_roots), policy: options.policy, timeout: options.connect_timeout }));
+    let connector = GuardConnector(Arc::new(Guard {
+        tls: tls(options.extra_roots),
+        policy: options.policy,
+        timeout: options.connect_timeout,
+    }));
     legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         // Shorter than most servers keep an idle connection, so that few requests meet one that is just being closed.
@@ -78,13 +89,17 @@ fn tls(extra: Vec<CertificateDer<'static>>) -> Arc<rustls::ClientConfig> {
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     roots.add_parsable_certificates(extra);
     if roots.is_empty() {
-        tracing::warn!("no certificate authorities on this machine: https destinations can't be reached (install ca-certificates)");
+        tracing::warn!(
+            "no certificate authorities on this machine: https destinations can't be reached (install ca-certificates)"
+        );
     }
-    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("ring has the cipher suites of TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .expect("ring has the cipher suites of TLS 1.2 and 1.3")
+    .with_root_certificates(roots)
+    .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Arc::new(config)
 }
@@ -97,13 +112,25 @@ pub enum ConnectError {
     #[error(transparent)]
     Blocked(#[from] Blocked),
     #[error("{host} can't be resolved")]
-    Resolve { host: String, #[source] source: io::Error },
+    Resolve {
+        host: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("{host} has no address")]
     NoAddress { host: String },
     #[error("{address} can't be connected to")]
-    Dial { address: SocketAddr, #[source] source: io::Error },
+    Dial {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
     #[error("no TLS session with {host}")]
-    Tls { host: String, #[source] source: io::Error },
+    Tls {
+        host: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("no connection to {host} within {} s", .after.as_secs_f32())]
     TimedOut { host: String, after: Duration },
 }
@@ -151,10 +178,18 @@ impl tower_service::Service<Uri> for GuardConnector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let guard = self.0.clone();
         Box::pin(async move {
-            let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+            let host = uri
+                .host()
+                .unwrap_or_default()
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .to_owned();
             match tokio::time::timeout(guard.timeout, guard.open(&uri, &host)).await {
                 Ok(opened) => opened.map(TokioIo::new),
-                Err(_) => Err(ConnectError::TimedOut { host, after: guard.timeout }),
+                Err(_) => Err(ConnectError::TimedOut {
+                    host,
+                    after: guard.timeout,
+                }),
             }
         })
     }
@@ -176,7 +211,12 @@ impl Guard {
                 let started = clock::instant();
                 let found = tokio::net::lookup_host((host, port)).await;
                 steps.dns = Some(started.elapsed());
-                found.map_err(|source| ConnectError::Resolve { host: host.to_owned(), source })?.collect()
+                found
+                    .map_err(|source| ConnectError::Resolve {
+                        host: host.to_owned(),
+                        source,
+                    })?
+                    .collect()
             }
         };
         let admitted = self.admitted(host, addresses)?;
@@ -184,18 +224,35 @@ impl Guard {
         let tcp = self.dial(&admitted).await?;
         steps.connect = started.elapsed();
         if !https {
-            return Ok(Stream { inner: Transport::Plain(tcp), opened: Opened(Arc::new((steps, AtomicBool::new(false)))) });
+            return Ok(Stream {
+                inner: Transport::Plain(tcp),
+                opened: Opened(Arc::new((steps, AtomicBool::new(false)))),
+            });
         }
         let started = clock::instant();
-        let failed = |source| ConnectError::Tls { host: host.to_owned(), source };
-        let name = ServerName::try_from(host.trim_end_matches('.').to_owned()).map_err(|error| failed(io::Error::other(error)))?;
-        let tls = TlsConnector::from(self.tls.clone()).connect(name, tcp).await.map_err(failed)?;
+        let failed = |source| ConnectError::Tls {
+            host: host.to_owned(),
+            source,
+        };
+        let name = ServerName::try_from(host.trim_end_matches('.').to_owned())
+            .map_err(|error| failed(io::Error::other(error)))?;
+        let tls = TlsConnector::from(self.tls.clone())
+            .connect(name, tcp)
+            .await
+            .map_err(failed)?;
         steps.tls = Some(started.elapsed());
-        Ok(Stream { inner: Transport::Tls(Box::new(tls)), opened: Opened(Arc::new((steps, AtomicBool::new(false)))) })
+        Ok(Stream {
+            inner: Transport::Tls(Box::new(tls)),
+            opened: Opened(Arc::new((steps, AtomicBool::new(false)))),
+        })
     }
 
     /// The addresses that may be dialled. A name with a public and a private address is reached by the public one.
-    fn admitted(&self, host: &str, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ConnectError> {
+    fn admitted(
+        &self,
+        host: &str,
+        addresses: Vec<SocketAddr>,
+    ) -> Result<Vec<SocketAddr>, ConnectError> {
         let mut admitted = Vec::with_capacity(addresses.len());
         let mut blocked = None;
         for address in addresses {
@@ -207,7 +264,9 @@ impl Guard {
         match (admitted.is_empty(), blocked) {
             (false, _) => Ok(admitted),
             (true, Some(refusal)) => Err(refusal.into()),
-            (true, None) => Err(ConnectError::NoAddress { host: host.to_owned() }),
+            (true, None) => Err(ConnectError::NoAddress {
+                host: host.to_owned(),
+            }),
         }
     }
 
@@ -219,7 +278,8 @@ impl Guard {
         for (n, &address) in addresses.iter().enumerate() {
             let left = deadline.saturating_duration_since(clock::instant());
             let parts = u32::try_from(addresses.len() - n).unwrap_or(u32::MAX);
-            let source = match tokio::time::timeout(left / parts, TcpStream::connect(address)).await {
+            let source = match tokio::time::timeout(left / parts, TcpStream::connect(address)).await
+            {
                 Ok(Ok(stream)) => {
                     // Best effort: without it small requests wait for an acknowledgement, nothing more.
                     let _ = stream.set_nodelay(true);
@@ -249,14 +309,20 @@ impl Connection for Stream {
     fn connected(&self) -> Connected {
         let connected = Connected::new().extra(self.opened.clone());
         match &self.inner {
-            Transport::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => connected.negotiated_h2(),
+            Transport::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                connected.negotiated_h2()
+            }
             Transport::Tls(_) | Transport::Plain(_) => connected,
         }
     }
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match &mut self.get_mut().inner {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
@@ -265,14 +331,22 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().inner {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
         }
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().inner {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
@@ -309,7 +383,10 @@ mod tests {
     async fn refusal(url: &str) -> String {
         let uri: Uri = url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
         let request = http::Request::post(uri).body(Full::default()).unwrap();
-        let error = client(Options::default()).request(request).await.expect_err(url);
+        let error = client(Options::default())
+            .request(request)
+            .await
+            .expect_err(url);
         let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
         while let Some(error) = source {
             match error.downcast_ref::<ConnectError>() {
@@ -324,9 +401,31 @@ mod tests {
     #[tokio::test]
     async fn every_spelling_of_a_local_address_is_blocked() {
         for host in [
-            "127.0.0.1", "127.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "017700000001", "0", "0.0.0.0", "localhost", "LOCALHOST",
-            "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[0:0:0:0:0:0:0:1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]",
-            "169.254.169.254", "2852039166", "0xa9fea9fe", "[::ffff:a9fe:a9fe]", "[fd00:ec2::254]", "user@127.0.0.1", "1.1.1.1@127.0.0.1",
+            "127.0.0.1",
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "0x7f.1",
+            "0177.0.0.1",
+            "017700000001",
+            "0",
+            "0.0.0.0",
+            "localhost",
+            "LOCALHOST",
+            "[::1]",
+            "[::]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "[0:0:0:0:0:0:0:1]",
+            "[64:ff9b::7f00:1]",
+            "[2002:7f00:1::]",
+            "169.254.169.254",
+            "2852039166",
+            "0xa9fea9fe",
+            "[::ffff:a9fe:a9fe]",
+            "[fd00:ec2::254]",
+            "user@127.0.0.1",
+            "1.1.1.1@127.0.0.1",
         ] {
             let text = refusal(&format!("http://{host}:9/")).await;
             assert!(text.contains(SETTING), "{host}: {text}");

@@ -55,7 +55,11 @@ pub(crate) enum Released {
 
 impl Leases {
     /// Runs until the scheduler is gone, then gives back what is left.
-    pub(crate) async fn run(mut self, mut released: mpsc::UnboundedReceiver<Released>, wake: Arc<Notify>) {
+    pub(crate) async fn run(
+        mut self,
+        mut released: mpsc::UnboundedReceiver<Released>,
+        wake: Arc<Notify>,
+    ) {
         let period = self.ttl / 3;
         let mut retiring = false;
         let mut next = Instant::now();
@@ -100,7 +104,11 @@ impl Leases {
         };
         self.metrics.shards_held.set(self.held.len() as i64);
         if let Err(error) = &done {
-            tracing::warn!(error = error as &dyn std::error::Error, held = self.held.len(), "the shards' leases were not renewed");
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                held = self.held.len(),
+                "the shards' leases were not renewed"
+            );
         }
         done.is_ok()
     }
@@ -113,14 +121,21 @@ impl Leases {
         let renewed = lease::renew_many(&self.pool, &leases, self.ttl).await?;
         let mut trusted = Vec::with_capacity(renewed.len());
         for lease in renewed {
-            let Some(shard) = lease::parse_shard(&lease.name) else { continue };
+            let Some(shard) = lease::parse_shard(&lease.name) else {
+                continue;
+            };
             if let Some(held) = self.held.get_mut(&shard) {
                 trusted.push((shard, lease.trusted_until));
                 held.lease = lease;
             }
         }
         let still: HashSet<u16> = trusted.iter().map(|(shard, _)| *shard).collect();
-        let lost: Vec<u16> = self.held.keys().copied().filter(|shard| !still.contains(shard)).collect();
+        let lost: Vec<u16> = self
+            .held
+            .keys()
+            .copied()
+            .filter(|shard| !still.contains(shard))
+            .collect();
         self.held.retain(|shard, _| still.contains(shard));
         (self.events)(LeaseEvent::Trusted(trusted));
         if !lost.is_empty() {
@@ -135,7 +150,8 @@ impl Leases {
         let now = Instant::now();
         // Heartbeats come every few seconds whatever the leases' time to live.
         let fresh = (self.ttl * 2).max(Duration::from_secs(10));
-        self.dead.retain(|_, seen| now.duration_since(*seen) <= fresh);
+        self.dead
+            .retain(|_, seen| now.duration_since(*seen) <= fresh);
         let mut taken = BTreeSet::new();
         for row in &rows {
             match (&row.holder, row.expired) {
@@ -151,7 +167,11 @@ impl Leases {
         let live = replicas::live(&self.pool, fresh).await?;
         let others = live
             .iter()
-            .filter(|other| *other.id != *self.replica && other.roles.iter().any(|role| role == DELIVERY) && !self.dead.contains_key(&other.id))
+            .filter(|other| {
+                *other.id != *self.replica
+                    && other.roles.iter().any(|role| role == DELIVERY)
+                    && !self.dead.contains_key(&other.id)
+            })
             .count();
         let part = usize::from(self.shards).div_ceil(others + 1);
         let staying = self.held.values().filter(|held| !held.leaving).count();
@@ -159,22 +179,45 @@ impl Leases {
             // Seen twice: a replica that only starts or ends doesn't set shards moving to and fro.
             let seen = staying - part;
             let surplus = seen.min(std::mem::replace(&mut self.surplus, seen));
-            let leaving: Vec<u16> = self.held.iter().rev().filter(|(_, held)| !held.leaving).map(|(shard, _)| *shard).take(surplus).collect();
+            let leaving: Vec<u16> = self
+                .held
+                .iter()
+                .rev()
+                .filter(|(_, held)| !held.leaving)
+                .map(|(shard, _)| *shard)
+                .take(surplus)
+                .collect();
             for shard in &leaving {
-                self.held.get_mut(shard).expect("chosen from the map just now").leaving = true;
+                self.held
+                    .get_mut(shard)
+                    .expect("chosen from the map just now")
+                    .leaving = true;
             }
             if !leaving.is_empty() {
-                tracing::info!(shards = leaving.len(), replicas = others + 1, "giving shards to other replicas");
+                tracing::info!(
+                    shards = leaving.len(),
+                    replicas = others + 1,
+                    "giving shards to other replicas"
+                );
                 (self.events)(LeaseEvent::Release(leaving));
             }
             return Ok(());
         }
         self.surplus = 0;
-        let free = (0..self.shards).filter(|shard| !taken.contains(shard) && !self.held.contains_key(shard));
+        let free = (0..self.shards)
+            .filter(|shard| !taken.contains(shard) && !self.held.contains_key(shard));
         // Each replica begins at another place, so that two that start at once don't queue for the same rows.
-        let start = usize::from(self.shards) * usize::from(self.replica.bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte))) / 256;
+        let start = usize::from(self.shards)
+            * usize::from(
+                self.replica
+                    .bytes()
+                    .fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte)),
+            )
+            / 256;
         let mut names: Vec<String> = free.map(lease::shard_name).collect();
-        let turn = names.partition_point(|name| lease::parse_shard(name).is_some_and(|shard| usize::from(shard) < start));
+        let turn = names.partition_point(|name| {
+            lease::parse_shard(name).is_some_and(|shard| usize::from(shard) < start)
+        });
         names.rotate_left(turn);
         names.truncate(part - staying);
         if names.is_empty() {
@@ -185,24 +228,43 @@ impl Leases {
         for lease in gained {
             if let Some(shard) = lease::parse_shard(&lease.name) {
                 shards.push((shard, lease.epoch, lease.trusted_until));
-                self.held.insert(shard, Held { lease, leaving: false });
+                self.held.insert(
+                    shard,
+                    Held {
+                        lease,
+                        leaving: false,
+                    },
+                );
             }
         }
         if !shards.is_empty() {
-            tracing::info!(shards = shards.len(), held = self.held.len(), replicas = others + 1, "took shards");
+            tracing::info!(
+                shards = shards.len(),
+                held = self.held.len(),
+                replicas = others + 1,
+                "took shards"
+            );
             (self.events)(LeaseEvent::Gained(shards));
         }
         Ok(())
     }
 
     async fn release(&mut self, shards: &[u16]) {
-        let leases: Vec<Lease> = shards.iter().filter_map(|shard| self.held.remove(shard)).map(|held| held.lease).collect();
+        let leases: Vec<Lease> = shards
+            .iter()
+            .filter_map(|shard| self.held.remove(shard))
+            .map(|held| held.lease)
+            .collect();
         self.metrics.shards_held.set(self.held.len() as i64);
         if leases.is_empty() {
             return;
         }
         if let Err(error) = lease::release_many(&self.pool, &leases).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, shards = leases.len(), "leases were not released; they expire");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                shards = leases.len(),
+                "leases were not released; they expire"
+            );
         } else {
             tracing::info!(shards = leases.len(), "released shards");
         }

@@ -32,7 +32,11 @@ struct Shared {
 
 impl Notifier {
     pub fn tell(&self, destinations: impl IntoIterator<Item = Uuid>) {
-        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self
+            .0
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for destination in destinations {
             if waiting.len() < BOUND {
                 waiting.insert(destination);
@@ -46,7 +50,12 @@ impl Notifier {
     }
 
     fn take(&self) -> Vec<Uuid> {
-        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).drain().collect()
+        self.0
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain()
+            .collect()
     }
 
     /// Sends what is handed in, for ever.

@@ -55,9 +55,13 @@ pub(crate) async fn run(
     while jobs.recv_many(&mut arrived, BATCH).await > 0 {
         // A shard that was lost and won again meanwhile has outcomes of two epochs; one statement names one of them.
         while !arrived.is_empty() {
-            let mut held = Held { holder: holder.clone(), epochs: BTreeMap::new() };
-            let (batch, rest): (Vec<Job>, Vec<Job>) =
-                arrived.drain(..).partition(|job| *held.epochs.entry(job.outcome.shard).or_insert(job.epoch) == job.epoch);
+            let mut held = Held {
+                holder: holder.clone(),
+                epochs: BTreeMap::new(),
+            };
+            let (batch, rest): (Vec<Job>, Vec<Job>) = arrived.drain(..).partition(|job| {
+                *held.epochs.entry(job.outcome.shard).or_insert(job.epoch) == job.epoch
+            });
             arrived = rest;
             report(write(&pool, &held, batch, &metrics).await);
         }
@@ -65,15 +69,36 @@ pub(crate) async fn run(
     }
 }
 
-async fn write(pool: &Pool, held: &Held, batch: Vec<Job>, metrics: &DeliveryMetrics) -> Vec<Written> {
-    let (outcomes, epochs): (Vec<Outcome>, Vec<i64>) = batch.into_iter().map(|job| (job.outcome, job.epoch)).unzip();
+async fn write(
+    pool: &Pool,
+    held: &Held,
+    batch: Vec<Job>,
+    metrics: &DeliveryMetrics,
+) -> Vec<Written> {
+    let (outcomes, epochs): (Vec<Outcome>, Vec<i64>) = batch
+        .into_iter()
+        .map(|job| (job.outcome, job.epoch))
+        .unzip();
     metrics.outcome_batch.observe(outcomes.len() as f64);
     let started = clock::instant();
     let fates = match persist(pool, held, &outcomes).await {
-        Ok(written) => outcomes.iter().map(|outcome| if written.contains(outcome.shard) { Fate::Written } else { Fate::Fenced }).collect(),
+        Ok(written) => outcomes
+            .iter()
+            .map(|outcome| {
+                if written.contains(outcome.shard) {
+                    Fate::Written
+                } else {
+                    Fate::Fenced
+                }
+            })
+            .collect(),
         // One bad row must not hold the others back: each for itself.
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, outcomes = outcomes.len(), "the database refused a batch of outcomes");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                outcomes = outcomes.len(),
+                "the database refused a batch of outcomes"
+            );
             let mut fates = Vec::with_capacity(outcomes.len());
             for outcome in &outcomes {
                 fates.push(match persist(pool, held, std::slice::from_ref(outcome)).await {
@@ -88,13 +113,24 @@ async fn write(pool: &Pool, held: &Held, batch: Vec<Job>, metrics: &DeliveryMetr
             fates
         }
     };
-    metrics.outcome_write_seconds.observe(started.elapsed().as_secs_f64());
-    let jobs = outcomes.into_iter().zip(epochs).map(|(outcome, epoch)| Job { outcome, epoch });
-    jobs.zip(fates).map(|(job, fate)| Written { job, fate }).collect()
+    metrics
+        .outcome_write_seconds
+        .observe(started.elapsed().as_secs_f64());
+    let jobs = outcomes
+        .into_iter()
+        .zip(epochs)
+        .map(|(outcome, epoch)| Job { outcome, epoch });
+    jobs.zip(fates)
+        .map(|(job, fate)| Written { job, fate })
+        .collect()
 }
 
 /// Tries until the database has answered.
-async fn persist(pool: &Pool, held: &Held, batch: &[Outcome]) -> Result<outcomes::WrittenShards, Error> {
+async fn persist(
+    pool: &Pool,
+    held: &Held,
+    batch: &[Outcome],
+) -> Result<outcomes::WrittenShards, Error> {
     let mut pause = PAUSES.0;
     let mut partitions_made = false;
     loop {
@@ -107,7 +143,11 @@ async fn persist(pool: &Pool, held: &Held, batch: &[Outcome]) -> Result<outcomes
             }
             // A database that is being restored has no tables for a while: that passes as well.
             Err(error) if error.is_transient() || matches!(error, Error::Schema(_)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, outcomes = batch.len(), "outcomes wait for Postgres");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    outcomes = batch.len(),
+                    "outcomes wait for Postgres"
+                );
             }
             Err(error) => return Err(error),
         }

@@ -85,7 +85,11 @@ pub struct Target {
 
 impl Target {
     pub fn prepare(spec: &HttpSpec, secrets: &[Secret]) -> Result<Target, Unusable> {
-        let url = if spec.url.contains("{path}") { Url::Template(spec.url.clone()) } else { Url::Fixed(uri(&spec.url)?) };
+        let url = if spec.url.contains("{path}") {
+            Url::Template(spec.url.clone())
+        } else {
+            Url::Fixed(uri(&spec.url)?)
+        };
         let method = match &spec.method {
             Some(method) => Method::from_bytes(method.as_bytes()).map_err(|_| Unusable::Method)?,
             None => Method::POST,
@@ -95,7 +99,10 @@ impl Target {
             let unusable = || Unusable::Header(name.clone());
             let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unusable())?;
             if !headers::is_ours(parsed.as_str()) {
-                headers.push((parsed, HeaderValue::from_str(value).map_err(|_| unusable())?));
+                headers.push((
+                    parsed,
+                    HeaderValue::from_str(value).map_err(|_| unusable())?,
+                ));
             }
         }
         if let Some(auth) = &spec.auth {
@@ -103,7 +110,12 @@ impl Target {
             headers.retain(|(other, _)| *other != name);
             headers.push((name, value));
         }
-        Ok(Target { url, method, headers, timeout: spec.timeout })
+        Ok(Target {
+            url,
+            method,
+            headers,
+            timeout: spec.timeout,
+        })
     }
 
     /// Makes one attempt; returns within the timeout.
@@ -115,11 +127,17 @@ impl Target {
         };
         let deadline = tokio::time::Instant::from_std(started) + self.timeout;
         let mut answer = match tokio::time::timeout_at(deadline, client.request(request)).await {
-            Err(_) => Answer::without_response(Outcome::TimedOut, format!("no answer within {} s", self.timeout.as_secs_f32())),
+            Err(_) => Answer::without_response(
+                Outcome::TimedOut,
+                format!("no answer within {} s", self.timeout.as_secs_f32()),
+            ),
             Ok(Err(error)) => classify_failure(&error),
             Ok(Ok(response)) => {
                 let head = started.elapsed();
-                let steps = response.extensions().get::<Opened>().and_then(Opened::first_use);
+                let steps = response
+                    .extensions()
+                    .get::<Opened>()
+                    .and_then(Opened::first_use);
                 let mut answer = receive(response, deadline, attempt.now).await;
                 answer.timings = timings(steps, head);
                 answer
@@ -147,7 +165,10 @@ impl Target {
         map.insert(WEBHOOK_ID, id);
         map.insert(ATTEMPT, HeaderValue::from(attempt.number));
         map.insert(TIMESTAMP, ascii(format!("{:.3}", attempt.now)));
-        map.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(attempt.now.as_second()));
+        map.insert(
+            WEBHOOK_TIMESTAMP,
+            HeaderValue::from(attempt.now.as_second()),
+        );
         let mut request = Request::new(Full::new(event.body.clone()));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = match &self.url {
@@ -161,15 +182,29 @@ impl Target {
 
 fn uri(text: &str) -> Result<Uri, Unusable> {
     let uri: Uri = text.parse().map_err(|_| Unusable::Url)?;
-    if uri.host().is_some_and(|host| !host.is_empty()) { Ok(uri) } else { Err(Unusable::Url) }
+    if uri.host().is_some_and(|host| !host.is_empty()) {
+        Ok(uri)
+    } else {
+        Err(Unusable::Url)
+    }
 }
 
 /// The sender's path without its leading slash and without segments that would climb out of the destination's URL.
 fn below(path: &str) -> Cow<'_, str> {
     let path = path.trim_start_matches('/');
-    let climbs = |segment: &str| matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
+    let climbs = |segment: &str| {
+        matches!(
+            segment.to_ascii_lowercase().replace("%2e", ".").as_str(),
+            "." | ".."
+        )
+    };
     if path.split('/').any(climbs) {
-        Cow::Owned(path.split('/').filter(|segment| !climbs(segment)).collect::<Vec<_>>().join("/"))
+        Cow::Owned(
+            path.split('/')
+                .filter(|segment| !climbs(segment))
+                .collect::<Vec<_>>()
+                .join("/"),
+        )
     } else {
         Cow::Borrowed(path)
     }
@@ -180,40 +215,64 @@ fn ascii(text: String) -> HeaderValue {
 }
 
 fn authentication(auth: &Auth, secrets: &[Secret]) -> Result<(HeaderName, HeaderValue), Unusable> {
-    let secret = |index: &SecretIndex| secrets.get(usize::from(index.0)).map(Secret::expose).ok_or(Unusable::SecretMissing);
+    let secret = |index: &SecretIndex| {
+        secrets
+            .get(usize::from(index.0))
+            .map(Secret::expose)
+            .ok_or(Unusable::SecretMissing)
+    };
     let (name, bytes) = match auth {
         Auth::Basic { username, password } => {
             let pair = [secret(username)?, b":", secret(password)?].concat();
-            (header::AUTHORIZATION, format!("Basic {}", BASE64_STANDARD.encode(pair)).into_bytes())
+            (
+                header::AUTHORIZATION,
+                format!("Basic {}", BASE64_STANDARD.encode(pair)).into_bytes(),
+            )
         }
         Auth::Bearer { token } => (header::AUTHORIZATION, [b"Bearer ", secret(token)?].concat()),
         Auth::ApiKey { header, key } => {
-            let name = HeaderName::from_bytes(header.as_bytes()).map_err(|_| Unusable::Header(header.clone()))?;
+            let name = HeaderName::from_bytes(header.as_bytes())
+                .map_err(|_| Unusable::Header(header.clone()))?;
             (name, secret(key)?.to_vec())
         }
     };
-    let mut value = HeaderValue::from_maybe_shared(Bytes::from(bytes)).map_err(|_| Unusable::Secret)?;
+    let mut value =
+        HeaderValue::from_maybe_shared(Bytes::from(bytes)).map_err(|_| Unusable::Secret)?;
     value.set_sensitive(true);
     Ok((name, value))
 }
 
 /// The status decides; of the body the first [`KEPT`] bytes are kept. A body that is not through by the deadline, or
 /// that breaks off, leaves what came so far and a word about it.
-async fn receive(response: Response<Incoming>, deadline: tokio::time::Instant, now: Timestamp) -> Answer {
+async fn receive(
+    response: Response<Incoming>,
+    deadline: tokio::time::Instant,
+    now: Timestamp,
+) -> Answer {
     let (head, mut body) = response.into_parts();
     let status = head.status.as_u16();
     let outcome = if head.status.is_success() {
         Outcome::Delivered { status }
     } else {
-        Outcome::Refused { status, retry_after: head.headers.get(header::RETRY_AFTER).and_then(|value| retry::parse_retry_after(value.as_bytes(), now)) }
+        Outcome::Refused {
+            status,
+            retry_after: head
+                .headers
+                .get(header::RETRY_AFTER)
+                .and_then(|value| retry::parse_retry_after(value.as_bytes(), now)),
+        }
     };
     let mut kept = BytesMut::new();
     let mut read = 0;
     let reading = async {
         // Past the bound the body is dropped, and its connection with it.
         while !body.is_end_stream() && read <= KEPT + SKIPPED {
-            let Some(frame) = body.frame().await else { break };
-            let Ok(data) = frame?.into_data() else { continue };
+            let Some(frame) = body.frame().await else {
+                break;
+            };
+            let Ok(data) = frame?.into_data() else {
+                continue;
+            };
             read += data.len();
             kept.extend_from_slice(&data[..data.len().min(KEPT - kept.len())]);
         }
@@ -224,15 +283,25 @@ async fn receive(response: Response<Incoming>, deadline: tokio::time::Instant, n
         Ok(Err(error)) => Some(format!("the answer's body broke off: {}", chain(&error))),
         Err(_) => Some("the answer's body did not end in time".to_owned()),
     };
-    Answer { outcome, error, timings: Timings::default(), headers: Some(headers::lines(&head.headers)), body: Some(kept.freeze()) }
+    Answer {
+        outcome,
+        error,
+        timings: Timings::default(),
+        headers: Some(headers::lines(&head.headers)),
+        body: Some(kept.freeze()),
+    }
 }
 
 fn classify_failure(error: &hyper_util::client::legacy::Error) -> Answer {
     let mut source: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(current) = source {
         match current.downcast_ref::<ConnectError>() {
-            Some(ConnectError::Blocked(blocked)) => return Answer::without_response(Outcome::Blocked, blocked.to_string()),
-            Some(failed @ ConnectError::TimedOut { .. }) => return Answer::without_response(Outcome::TimedOut, failed.to_string()),
+            Some(ConnectError::Blocked(blocked)) => {
+                return Answer::without_response(Outcome::Blocked, blocked.to_string());
+            }
+            Some(failed @ ConnectError::TimedOut { .. }) => {
+                return Answer::without_response(Outcome::TimedOut, failed.to_string());
+            }
             Some(failed) => return Answer::without_response(Outcome::Unreachable, chain(failed)),
             None => {}
         }
@@ -265,7 +334,12 @@ fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 fn timings(steps: Option<Steps>, head: Duration) -> Timings {
-    let Some(steps) = steps else { return Timings { first_byte_us: Some(micros(head)), ..Timings::default() } };
+    let Some(steps) = steps else {
+        return Timings {
+            first_byte_us: Some(micros(head)),
+            ..Timings::default()
+        };
+    };
     let opening = steps.dns.unwrap_or_default() + steps.connect + steps.tls.unwrap_or_default();
     Timings {
         dns_us: steps.dns.map(micros),

@@ -38,7 +38,13 @@ pub struct Answer {
 
 impl Answer {
     fn without_response(outcome: Outcome, error: impl Into<String>) -> Answer {
-        Answer { outcome, error: Some(error.into()), timings: Timings::default(), headers: None, body: None }
+        Answer {
+            outcome,
+            error: Some(error.into()),
+            timings: Timings::default(),
+            headers: None,
+            body: None,
+        }
     }
 
     /// For an attempt of ours that broke off without any answer.

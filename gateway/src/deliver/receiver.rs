@@ -4,7 +4,10 @@ use ::http::{HeaderMap, Request, Response};
 use bytes::Bytes;
 use futures::stream;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::{body::{Frame, Incoming}, service::service_fn};
+use hyper::{
+    body::{Frame, Incoming},
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -25,7 +28,9 @@ pub(crate) struct Received {
 
 impl Received {
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 }
 
@@ -67,7 +72,9 @@ impl Receiver {
     }
 
     /// `reply` sees each request before it is reported.
-    pub(crate) async fn start(reply: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Receiver {
+    pub(crate) async fn start(
+        reply: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+    ) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (report, received) = mpsc::unbounded_channel();
@@ -77,11 +84,20 @@ impl Receiver {
             while let Ok((stream, _)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
                 let (report, reply) = (report.clone(), reply.clone());
-                let service = service_fn(move |request| answer(request, reply.clone(), report.clone()));
-                connections.spawn(async move { hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await });
+                let service =
+                    service_fn(move |request| answer(request, reply.clone(), report.clone()));
+                connections.spawn(async move {
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await
+                });
             }
         });
-        Receiver { address, received, server }
+        Receiver {
+            address,
+            received,
+            server,
+        }
     }
 
     /// Answers each connection with these bytes and closes it.
@@ -95,7 +111,11 @@ impl Receiver {
                 let _ = stream.write_all(bytes).await;
             }
         });
-        Receiver { address, received, server }
+        Receiver {
+            address,
+            received,
+            server,
+        }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -104,7 +124,10 @@ impl Receiver {
 
     /// The next request; fails the test when none comes.
     pub(crate) async fn next(&mut self) -> Received {
-        tokio::time::timeout(Duration::from_secs(20), self.received.recv()).await.expect("no request came").expect("the receiver runs")
+        tokio::time::timeout(Duration::from_secs(20), self.received.recv())
+            .await
+            .expect("no request came")
+            .expect("the receiver runs")
     }
 
     /// The requests that came and were not looked at.
@@ -119,8 +142,17 @@ async fn answer(
     report: mpsc::UnboundedSender<Received>,
 ) -> Result<Response<Sent>, std::io::Error> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
-    let received = Received { method: head.method.to_string(), target: head.uri.to_string(), headers: head.headers, body };
+    let body = body
+        .collect()
+        .await
+        .map_err(std::io::Error::other)?
+        .to_bytes();
+    let received = Received {
+        method: head.method.to_string(),
+        target: head.uri.to_string(),
+        headers: head.headers,
+        body,
+    };
     let reply = reply(&received);
     let _ = report.send(received);
     let full = |bytes: Bytes| Full::new(bytes).boxed_unsync();
@@ -142,8 +174,12 @@ async fn answer(
             response = Response::new(StreamBody::new(stream::repeat_with(chunk)).boxed_unsync());
         }
         Reply::Stall => {
-            let first = stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"so far")))]);
-            response = Response::new(StreamBody::new(futures::StreamExt::chain(first, stream::pending())).boxed_unsync());
+            let first = stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(
+                b"so far",
+            )))]);
+            response = Response::new(
+                StreamBody::new(futures::StreamExt::chain(first, stream::pending())).boxed_unsync(),
+            );
         }
     }
     Ok(response)

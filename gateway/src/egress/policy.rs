@@ -32,7 +32,9 @@ pub enum Rule {
 
 /// A rule that is none of the three forms.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is neither a network (10.0.0.0/8), an address, a host name nor a pattern (*.svc.cluster.local)")]
+#[error(
+    "`{0}` is neither a network (10.0.0.0/8), an address, a host name nor a pattern (*.svc.cluster.local)"
+)]
 pub struct InvalidRule(String);
 
 impl FromStr for Rule {
@@ -93,9 +95,15 @@ impl fmt::Display for Blocked {
         let Blocked { host, ip, class } = self;
         let net = IpNet::from(*ip);
         if host.parse::<IpAddr>().is_ok() || *class == METADATA {
-            write!(f, "{ip} is {class}, which deliveries may not reach; {SETTING}={net} would allow it")
+            write!(
+                f,
+                "{ip} is {class}, which deliveries may not reach; {SETTING}={net} would allow it"
+            )
         } else {
-            write!(f, "{host} resolves to {ip}, which is {class} and may not be reached; {SETTING}={net} or {SETTING}={host} would allow it")
+            write!(
+                f,
+                "{host} resolves to {ip}, which is {class} and may not be reached; {SETTING}={net} or {SETTING}={host} would allow it"
+            )
         }
     }
 }
@@ -104,16 +112,34 @@ impl Policy {
     /// Private networks of a developer's machine admitted (loopback, RFC 1918, unique local); metadata services and the
     /// rest stay refused. For `hookstream dev` and tests.
     pub fn with_private_networks() -> Policy {
-        let nets = ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
-        Policy { allow: nets.iter().map(|net| net.parse().expect("a network written above")).collect() }
+        let nets = [
+            "127.0.0.0/8",
+            "::1/128",
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "fc00::/7",
+        ];
+        Policy {
+            allow: nets
+                .iter()
+                .map(|net| net.parse().expect("a network written above"))
+                .collect(),
+        }
     }
 
     /// May `ip`, which `host` named or resolved to, be dialled?
     pub fn check(&self, host: &str, ip: IpAddr) -> Result<(), Blocked> {
         let ip = ip.to_canonical();
-        let Some(class) = refused(ip) else { return Ok(()) };
+        let Some(class) = refused(ip) else {
+            return Ok(());
+        };
         let host = normal(host);
-        if self.allow.iter().any(|rule| rule.admits(&host, ip, class)) { Ok(()) } else { Err(Blocked { host, ip, class }) }
+        if self.allow.iter().any(|rule| rule.admits(&host, ip, class)) {
+            Ok(())
+        } else {
+            Err(Blocked { host, ip, class })
+        }
     }
 }
 

@@ -70,12 +70,29 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Message {
     /// `None`: broken off.
-    Ended { flight: u64, answer: Option<Answer>, took: Duration },
-    Page { destination: Uuid, epoch: i64, limit: usize, page: store::Result<Vec<(Pending, Arc<Event>)>> },
-    Scanned { shard: u16, epoch: i64, found: store::Result<Vec<Uuid>> },
+    Ended {
+        flight: u64,
+        answer: Option<Answer>,
+        took: Duration,
+    },
+    Page {
+        destination: Uuid,
+        epoch: i64,
+        limit: usize,
+        page: store::Result<Vec<(Pending, Arc<Event>)>>,
+    },
+    Scanned {
+        shard: u16,
+        epoch: i64,
+        found: store::Result<Vec<Uuid>>,
+    },
     Written(Vec<Written>),
     /// Deliveries of a destination that is gone, or whose events are, are finished: as many.
-    Buried { destination: Uuid, epoch: i64, buried: store::Result<u64> },
+    Buried {
+        destination: Uuid,
+        epoch: i64,
+        buried: store::Result<u64>,
+    },
     Lease(LeaseEvent),
     Retire,
     /// Break off what is in flight.
@@ -163,7 +180,10 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    #[expect(clippy::too_many_arguments, reason = "called once, by `start`, which makes all of these")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once, by `start`, which makes all of these"
+    )]
     pub(super) fn new(
         options: Options,
         pool: Pool,
@@ -207,7 +227,12 @@ impl Actor {
     }
 
     /// Runs until it has retired.
-    pub(super) async fn run(mut self, mut recorded: mpsc::Receiver<Vec<Recorded>>, mut inbound: mpsc::UnboundedReceiver<Message>, token: CancellationToken) {
+    pub(super) async fn run(
+        mut self,
+        mut recorded: mpsc::Receiver<Vec<Recorded>>,
+        mut inbound: mpsc::UnboundedReceiver<Message>,
+        token: CancellationToken,
+    ) {
         let inbox = self.handle.inbox.clone();
         let mut messages = Vec::with_capacity(TURN);
         let mut tick = tokio::time::interval(TICK);
@@ -233,7 +258,11 @@ impl Actor {
                 self.recorded(recordeds);
                 batches += 1;
                 // The rest next turn: what was just taken wants to be sent.
-                batch = if batches < 16 { recorded.try_recv().ok() } else { None };
+                batch = if batches < 16 {
+                    recorded.try_recv().ok()
+                } else {
+                    None
+                };
             }
             let hints = inbox.take();
             if hints.everything {
@@ -254,16 +283,35 @@ impl Actor {
     }
 
     fn is_over(&self) -> bool {
-        self.flights.is_empty() && self.unwritten.is_empty() && self.shards.iter().all(Option::is_none)
+        self.flights.is_empty()
+            && self.unwritten.is_empty()
+            && self.shards.iter().all(Option::is_none)
     }
 
     fn take(&mut self, message: Message, now: Timestamp) {
         match message {
-            Message::Ended { flight, answer, took } => self.ended(flight, answer, took, now),
-            Message::Page { destination, epoch, limit, page } => self.page(destination, epoch, limit, page, now),
-            Message::Scanned { shard, epoch, found } => self.scanned(shard, epoch, found, now),
+            Message::Ended {
+                flight,
+                answer,
+                took,
+            } => self.ended(flight, answer, took, now),
+            Message::Page {
+                destination,
+                epoch,
+                limit,
+                page,
+            } => self.page(destination, epoch, limit, page, now),
+            Message::Scanned {
+                shard,
+                epoch,
+                found,
+            } => self.scanned(shard, epoch, found, now),
             Message::Written(batch) => self.written(batch, now),
-            Message::Buried { destination, epoch, buried } => self.buried(destination, epoch, buried, now),
+            Message::Buried {
+                destination,
+                epoch,
+                buried,
+            } => self.buried(destination, epoch, buried, now),
             Message::Lease(LeaseEvent::Gained(shards)) => {
                 for (shard, epoch, trusted_until) in shards {
                     self.gained(shard, epoch, trusted_until, now);
@@ -274,8 +322,12 @@ impl Actor {
                     self.trusted(shard, until);
                 }
             }
-            Message::Lease(LeaseEvent::Lost(shards)) => shards.into_iter().for_each(|shard| self.drop_shard(shard)),
-            Message::Lease(LeaseEvent::Release(shards)) => shards.into_iter().for_each(|shard| self.leave(shard)),
+            Message::Lease(LeaseEvent::Lost(shards)) => {
+                shards.into_iter().for_each(|shard| self.drop_shard(shard))
+            }
+            Message::Lease(LeaseEvent::Release(shards)) => {
+                shards.into_iter().for_each(|shard| self.leave(shard))
+            }
             Message::Retire => self.retire(),
             Message::Abort => {
                 self.aborting = true;
@@ -290,7 +342,9 @@ impl Actor {
 
     fn gained(&mut self, shard: u16, epoch: i64, trusted_until: Instant, now: Timestamp) {
         self.drop_shard(shard);
-        let Some(place) = self.shards.get_mut(usize::from(shard)) else { return };
+        let Some(place) = self.shards.get_mut(usize::from(shard)) else {
+            return;
+        };
         *place = Some(Shard {
             epoch,
             trusted_until,
@@ -313,7 +367,9 @@ impl Actor {
     }
 
     fn trusted(&mut self, shard: u16, until: Instant) {
-        let Some(Some(held)) = self.shards.get_mut(usize::from(shard)) else { return };
+        let Some(Some(held)) = self.shards.get_mut(usize::from(shard)) else {
+            return;
+        };
         held.trusted_until = until;
         if std::mem::take(&mut held.stalled) {
             let stalled: Vec<Uuid> = held.destinations.iter().copied().collect();
@@ -325,7 +381,13 @@ impl Actor {
 
     /// Forgets a shard. Attempts in flight go on; their outcomes are not written.
     fn drop_shard(&mut self, shard: u16) {
-        let Some(held) = self.shards.get_mut(usize::from(shard)).and_then(Option::take) else { return };
+        let Some(held) = self
+            .shards
+            .get_mut(usize::from(shard))
+            .and_then(Option::take)
+        else {
+            return;
+        };
         for id in held.destinations {
             self.drop_destination(id);
         }
@@ -334,13 +396,17 @@ impl Actor {
 
     /// Lets a shard go once nothing of it is under way; until then no attempt begins.
     fn leave(&mut self, shard: u16) {
-        let Some(Some(held)) = self.shards.get_mut(usize::from(shard)) else { return };
+        let Some(Some(held)) = self.shards.get_mut(usize::from(shard)) else {
+            return;
+        };
         held.leaving = true;
         self.release_if_over(shard);
     }
 
     fn release_if_over(&mut self, shard: u16) {
-        let Some(Some(held)) = self.shards.get(usize::from(shard)) else { return };
+        let Some(Some(held)) = self.shards.get(usize::from(shard)) else {
+            return;
+        };
         if held.leaving && held.in_flight == 0 && held.unwritten == 0 {
             self.drop_shard(shard);
             // Without the leases' task nobody renews either.
@@ -361,30 +427,43 @@ impl Actor {
 
     fn count_shards(&self) {
         let held = self.shards.iter().filter(|held| held.is_some()).count();
-        self.handle.held.store(u32::try_from(held).unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.handle
+            .held
+            .store(u32::try_from(held).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
     fn shard(&mut self, shard: u16, epoch: i64) -> Option<&mut Shard> {
-        self.shards.get_mut(usize::from(shard))?.as_mut().filter(|held| held.epoch == epoch)
+        self.shards
+            .get_mut(usize::from(shard))?
+            .as_mut()
+            .filter(|held| held.epoch == epoch)
     }
 
     /// Asks which destinations of a shard have anything in the queue.
     fn scan(&mut self, shard: u16) {
-        let Some(Some(held)) = self.shards.get_mut(usize::from(shard)) else { return };
+        let Some(Some(held)) = self.shards.get_mut(usize::from(shard)) else {
+            return;
+        };
         if std::mem::replace(&mut held.scanning, true) {
             return;
         }
         let (pool, messages, epoch) = (self.pool.clone(), self.messages.clone(), held.epoch);
         tokio::spawn(async move {
             let found = queue::destinations(&pool, shard).await;
-            let _ = messages.send(Message::Scanned { shard, epoch, found });
+            let _ = messages.send(Message::Scanned {
+                shard,
+                epoch,
+                found,
+            });
         });
     }
 
     fn scanned(&mut self, shard: u16, epoch: i64, found: store::Result<Vec<Uuid>>, now: Timestamp) {
         // Jittered, so that the shards' scans spread over the period.
         let next = now + self.options.reread.mul_f64(rand::random_range(0.75..1.25));
-        let Some(held) = self.shard(shard, epoch) else { return };
+        let Some(held) = self.shard(shard, epoch) else {
+            return;
+        };
         held.scanning = false;
         held.scan_at = next;
         let found = match found {
@@ -408,8 +487,15 @@ impl Actor {
             return;
         }
         let found: HashSet<Uuid> = found.into_iter().collect();
-        let Some(held) = self.shard(shard, epoch) else { return };
-        let others: Vec<Uuid> = held.destinations.iter().copied().filter(|id| !found.contains(id)).collect();
+        let Some(held) = self.shard(shard, epoch) else {
+            return;
+        };
+        let others: Vec<Uuid> = held
+            .destinations
+            .iter()
+            .copied()
+            .filter(|id| !found.contains(id))
+            .collect();
         for id in others {
             if self.destinations.get(&id).is_some_and(Destination::is_idle) {
                 self.drop_destination(id);
@@ -429,7 +515,11 @@ impl Actor {
 
     fn tick(&mut self, now: Timestamp) {
         let due: Vec<u16> = (0..self.options.shards)
-            .filter(|shard| self.shards[usize::from(*shard)].as_ref().is_some_and(|held| !held.leaving && !held.scanning && held.scan_at <= now))
+            .filter(|shard| {
+                self.shards[usize::from(*shard)]
+                    .as_ref()
+                    .is_some_and(|held| !held.leaving && !held.scanning && held.scan_at <= now)
+            })
             .collect();
         for shard in due {
             self.scan(shard);
@@ -441,9 +531,15 @@ impl Actor {
 
     /// Makes sure that a destination of a shard of ours is known.
     fn ensure(&mut self, id: Uuid, shard: u16, complete: bool, now: Timestamp) {
-        let hash_map::Entry::Vacant(place) = self.destinations.entry(id) else { return };
+        let hash_map::Entry::Vacant(place) = self.destinations.entry(id) else {
+            return;
+        };
         let mut destination = Destination::new(shard, complete);
-        for flight in self.flights.values().filter(|flight| flight.destination == id) {
+        for flight in self
+            .flights
+            .values()
+            .filter(|flight| flight.destination == id)
+        {
             destination.adopt(flight.entry.delivery_id);
         }
         prepare(&mut destination, &self.current, id, now);
@@ -457,7 +553,9 @@ impl Actor {
     }
 
     fn drop_destination(&mut self, id: Uuid) {
-        let Some(destination) = self.destinations.remove(&id) else { return };
+        let Some(destination) = self.destinations.remove(&id) else {
+            return;
+        };
         self.bytes -= destination.bytes;
         self.held -= destination.held();
         self.holders -= usize::from(destination.bytes > 0);
@@ -489,7 +587,10 @@ impl Actor {
     }
 
     fn room(&self) -> Room {
-        Room { window: self.options.window, bytes: self.options.window_bytes.saturating_sub(self.bytes) }
+        Room {
+            window: self.options.window,
+            bytes: self.options.window_bytes.saturating_sub(self.bytes),
+        }
     }
 
     /// What one destination may hold when memory is short.
@@ -499,8 +600,14 @@ impl Actor {
 
     /// Puts a destination with something to send into the ring.
     fn enqueue(&mut self, id: Uuid) {
-        let Some(destination) = self.destinations.get_mut(&id) else { return };
-        if !destination.queued && destination.ready() > 0 && destination.is_active() && destination.in_flight < destination.concurrency() {
+        let Some(destination) = self.destinations.get_mut(&id) else {
+            return;
+        };
+        if !destination.queued
+            && destination.ready() > 0
+            && destination.is_active()
+            && destination.in_flight < destination.concurrency()
+        {
             destination.queued = true;
             self.ring.push_back(id);
         }
@@ -508,7 +615,9 @@ impl Actor {
 
     fn want(&mut self, id: Uuid) {
         let share = self.share();
-        let Some(destination) = self.destinations.get_mut(&id) else { return };
+        let Some(destination) = self.destinations.get_mut(&id) else {
+            return;
+        };
         if !destination.wanted && destination.wants_load(self.options.window, share) {
             destination.wanted = true;
             self.wanted.push_back(id);
@@ -549,7 +658,9 @@ impl Actor {
 
     fn next_timer(&self) -> Instant {
         // The tick comes sooner than this anyway.
-        let Some((at, _)) = self.timers.first() else { return Instant::now() + TICK * 2 };
+        let Some((at, _)) = self.timers.first() else {
+            return Instant::now() + TICK * 2;
+        };
         Instant::now() + Duration::try_from(at.duration_since(clock::now())).unwrap_or_default()
     }
 
@@ -557,22 +668,37 @@ impl Actor {
     /// deleted, the database decides: a row that this version can't read is out of our table only.
     fn bury(&mut self, now: Timestamp) {
         let gone = |destination: &Destination| {
-            let over = destination.gone_since.is_some_and(|since| now.duration_since(since).unsigned_abs() >= self.options.gone_grace);
+            let over = destination.gone_since.is_some_and(|since| {
+                now.duration_since(since).unsigned_abs() >= self.options.gone_grace
+            });
             over && destination.known() == 0 && !destination.burying && !destination.is_idle()
         };
-        let gone: Vec<Uuid> = self.destinations.iter().filter(|(_, destination)| gone(destination)).map(|(id, _)| *id).collect();
+        let gone: Vec<Uuid> = self
+            .destinations
+            .iter()
+            .filter(|(_, destination)| gone(destination))
+            .map(|(id, _)| *id)
+            .collect();
         for id in gone {
             self.undertake(id, true);
         }
     }
 
     fn undertake(&mut self, id: Uuid, deleted: bool) {
-        let Some(destination) = self.destinations.get_mut(&id) else { return };
-        let Some(Some(held)) = self.shards.get(usize::from(destination.shard)) else { return };
+        let Some(destination) = self.destinations.get_mut(&id) else {
+            return;
+        };
+        let Some(Some(held)) = self.shards.get(usize::from(destination.shard)) else {
+            return;
+        };
         if held.leaving || std::mem::replace(&mut destination.burying, true) {
             return;
         }
-        let (pool, messages, holder) = (self.pool.clone(), self.messages.clone(), self.options.replica.clone());
+        let (pool, messages, holder) = (
+            self.pool.clone(),
+            self.messages.clone(),
+            self.options.replica.clone(),
+        );
         let (shard, epoch) = (destination.shard, held.epoch);
         tokio::spawn(async move {
             let mut total = 0;
@@ -587,19 +713,27 @@ impl Actor {
                     Err(error) => break Err(error),
                 }
             };
-            let _ = messages.send(Message::Buried { destination: id, epoch, buried });
+            let _ = messages.send(Message::Buried {
+                destination: id,
+                epoch,
+                buried,
+            });
         });
     }
 
     fn buried(&mut self, id: Uuid, epoch: i64, buried: store::Result<u64>, now: Timestamp) {
-        let Some(destination) = self.destinations.get_mut(&id) else { return };
+        let Some(destination) = self.destinations.get_mut(&id) else {
+            return;
+        };
         destination.burying = false;
         let shard = destination.shard;
         let deleted = destination.gone_since.is_some();
         // The next look after another time of grace, if there's anything by then.
         destination.gone_since = destination.gone_since.map(|_| now);
         match buried {
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, destination = %id, "deliveries of a deleted destination were not finished; will try again"),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, destination = %id, "deliveries of a deleted destination were not finished; will try again")
+            }
             Ok(0) => {}
             Ok(count) if deleted => {
                 self.metrics.dead_letters.inc_by(count);
@@ -610,7 +744,13 @@ impl Actor {
                 self.change(id, |destination| destination.note_missing(BEGINNING));
             }
         }
-        if deleted && self.shard(shard, epoch).is_some() && self.destinations.get(&id).is_some_and(|destination| destination.known() == 0 && destination.row.is_none()) {
+        if deleted
+            && self.shard(shard, epoch).is_some()
+            && self
+                .destinations
+                .get(&id)
+                .is_some_and(|destination| destination.known() == 0 && destination.row.is_none())
+        {
             // If the table still has any, the next scan brings it back.
             self.drop_destination(id);
             if let Some(held) = self.shard(shard, epoch) {
@@ -660,56 +800,101 @@ impl Actor {
         let shard = shard::of(id, self.options.shards);
         if let Some(Some(held)) = self.shards.get(usize::from(shard)) {
             self.ensure(id, shard, held.scanned, now);
-            self.change(id, |destination| destination.note_missing((now - HINT_AGE, Uuid::nil())));
+            self.change(id, |destination| {
+                destination.note_missing((now - HINT_AGE, Uuid::nil()))
+            });
         }
     }
 
     /// Starts the loads that are wanted.
     fn load(&mut self) {
         while self.loads < LOADS {
-            let Some(id) = self.wanted.pop_front() else { return };
+            let Some(id) = self.wanted.pop_front() else {
+                return;
+            };
             let share = self.share();
-            let Some(destination) = self.destinations.get_mut(&id) else { continue };
+            let Some(destination) = self.destinations.get_mut(&id) else {
+                continue;
+            };
             destination.wanted = false;
             if !destination.wants_load(self.options.window, share) {
                 continue;
             }
-            let Some(Some(held)) = self.shards.get(usize::from(destination.shard)) else { continue };
+            let Some(Some(held)) = self.shards.get(usize::from(destination.shard)) else {
+                continue;
+            };
             if held.leaving {
                 continue;
             }
             // As many as have room, and those that are known already and come again.
-            let limit = (self.options.window - destination.ready() + destination.known()).min(4 * self.options.window);
-            let (shard, epoch, after) = (destination.shard, held.epoch, destination.missing().filter(|key| *key != BEGINNING));
+            let limit = (self.options.window - destination.ready() + destination.known())
+                .min(4 * self.options.window);
+            let (shard, epoch, after) = (
+                destination.shard,
+                held.epoch,
+                destination.missing().filter(|key| *key != BEGINNING),
+            );
             destination.begin_load();
             self.loads += 1;
             self.metrics.loads.inc();
             let (pool, messages) = (self.pool.clone(), self.messages.clone());
             tokio::spawn(async move {
-                let page = queue::head(&pool, shard, id, after, u32::try_from(limit).unwrap_or(u32::MAX)).await;
-                let _ = messages.send(Message::Page { destination: id, epoch, limit, page });
+                let page = queue::head(
+                    &pool,
+                    shard,
+                    id,
+                    after,
+                    u32::try_from(limit).unwrap_or(u32::MAX),
+                )
+                .await;
+                let _ = messages.send(Message::Page {
+                    destination: id,
+                    epoch,
+                    limit,
+                    page,
+                });
             });
         }
     }
 
-    fn page(&mut self, id: Uuid, epoch: i64, limit: usize, page: store::Result<Vec<(Pending, Arc<Event>)>>, now: Timestamp) {
+    fn page(
+        &mut self,
+        id: Uuid,
+        epoch: i64,
+        limit: usize,
+        page: store::Result<Vec<(Pending, Arc<Event>)>>,
+        now: Timestamp,
+    ) {
         self.loads -= 1;
-        let Some(shard) = self.destinations.get(&id).map(|destination| destination.shard) else { return };
+        let Some(shard) = self
+            .destinations
+            .get(&id)
+            .map(|destination| destination.shard)
+        else {
+            return;
+        };
         if self.shard(shard, epoch).is_none() {
             // Asked under an earlier lease.
             return;
         }
-        let orphaned = page.as_ref().is_ok_and(Vec::is_empty) && self.destinations.get(&id).is_some_and(|destination| {
-            // The scan found rows, a page from the beginning none: their events are gone.
-            destination.unseen && destination.missing() == Some(BEGINNING) && destination.known() == 0
-        });
+        let orphaned = page.as_ref().is_ok_and(Vec::is_empty)
+            && self.destinations.get(&id).is_some_and(|destination| {
+                // The scan found rows, a page from the beginning none: their events are gone.
+                destination.unseen
+                    && destination.missing() == Some(BEGINNING)
+                    && destination.known() == 0
+            });
         if orphaned {
             if let Some(destination) = self.destinations.get_mut(&id) {
                 destination.unseen = false;
             }
             self.undertake(id, false);
         }
-        let times = Times { now, soon: now + self.options.horizon, confirm: now + CONFIRM };
+        let times = Times {
+            now,
+            soon: now + self.options.horizon,
+            confirm: now + CONFIRM,
+        };
         let room = self.room();
         // However short memory is, every destination moves on by one delivery at a time.
         let at_least_one = self.bytes < 2 * self.options.window_bytes;
@@ -749,7 +934,12 @@ impl Actor {
             return;
         }
         let share = self.share();
-        let greedy: Vec<Uuid> = self.destinations.iter().filter(|(_, destination)| destination.bytes > share).map(|(id, _)| *id).collect();
+        let greedy: Vec<Uuid> = self
+            .destinations
+            .iter()
+            .filter(|(_, destination)| destination.bytes > share)
+            .map(|(id, _)| *id)
+            .collect();
         for id in greedy {
             self.change(id, |destination| destination.trim(share));
         }
@@ -763,13 +953,25 @@ impl Actor {
         }
         let trusted = Instant::now();
         let mut passed_over = 0;
-        while passed_over < self.ring.len() && self.flights.len() < self.options.concurrency && self.unwritten.len() < UNWRITTEN {
-            let Some(id) = self.ring.pop_front() else { return };
+        while passed_over < self.ring.len()
+            && self.flights.len() < self.options.concurrency
+            && self.unwritten.len() < UNWRITTEN
+        {
+            let Some(id) = self.ring.pop_front() else {
+                return;
+            };
             let free = self.options.concurrency - self.flights.len();
-            let Some(destination) = self.destinations.get_mut(&id) else { continue };
+            let Some(destination) = self.destinations.get_mut(&id) else {
+                continue;
+            };
             destination.queued = false;
-            let Some(Some(held)) = self.shards.get_mut(usize::from(destination.shard)) else { continue };
-            if held.leaving || !destination.is_active() || destination.in_flight >= destination.concurrency() {
+            let Some(Some(held)) = self.shards.get_mut(usize::from(destination.shard)) else {
+                continue;
+            };
+            if held.leaving
+                || !destination.is_active()
+                || destination.in_flight >= destination.concurrency()
+            {
                 continue;
             }
             if held.trusted_until <= trusted {
@@ -786,7 +988,10 @@ impl Actor {
             passed_over = 0;
             held.in_flight += 1;
             let (shard, epoch) = (destination.shard, held.epoch);
-            let row = destination.row.clone().expect("active destinations have one");
+            let row = destination
+                .row
+                .clone()
+                .expect("active destinations have one");
             if let Some(Some(entry)) = self.change(id, Destination::take) {
                 self.bytes += entry.bytes();
                 self.start(id, shard, epoch, entry, row, now);
@@ -796,21 +1001,62 @@ impl Actor {
         }
     }
 
-    fn start(&mut self, destination: Uuid, shard: u16, epoch: i64, entry: Entry, row: Arc<Row>, now: Timestamp) {
+    fn start(
+        &mut self,
+        destination: Uuid,
+        shard: u16,
+        epoch: i64,
+        entry: Entry,
+        row: Arc<Row>,
+        now: Timestamp,
+    ) {
         let id = self.next_flight;
         self.next_flight += 1;
-        let mut ending = Ending { flight: id, messages: self.messages.clone(), answer: None, took: Duration::ZERO };
-        let (client, event, number, target) = (self.client.clone(), entry.event.clone(), entry.attempts + 1, row.clone());
+        let mut ending = Ending {
+            flight: id,
+            messages: self.messages.clone(),
+            answer: None,
+            took: Duration::ZERO,
+        };
+        let (client, event, number, target) = (
+            self.client.clone(),
+            entry.event.clone(),
+            entry.attempts + 1,
+            row.clone(),
+        );
         let task = tokio::spawn(async move {
             let started = clock::instant();
-            let answer = target.target.send(&client, Attempt { event: &event, number, now }).await;
+            let answer = target
+                .target
+                .send(
+                    &client,
+                    Attempt {
+                        event: &event,
+                        number,
+                        now,
+                    },
+                )
+                .await;
             ending.with(answer, started.elapsed());
         });
-        self.flights.insert(id, Flight { destination, shard, epoch, entry, row, started_at: now, task: task.abort_handle() });
+        self.flights.insert(
+            id,
+            Flight {
+                destination,
+                shard,
+                epoch,
+                entry,
+                row,
+                started_at: now,
+                task: task.abort_handle(),
+            },
+        );
     }
 
     fn ended(&mut self, flight: u64, answer: Option<Answer>, took: Duration, now: Timestamp) {
-        let Some(flight) = self.flights.remove(&flight) else { return };
+        let Some(flight) = self.flights.remove(&flight) else {
+            return;
+        };
         let (id, shard, epoch) = (flight.destination, flight.shard, flight.epoch);
         let entry = flight.entry.clone();
         self.bytes -= entry.bytes();
@@ -846,12 +1092,18 @@ impl Actor {
         }
         let number = entry.attempts + 1;
         let spec = &flight.row.row.spec;
-        let own = self.current.connection(entry.connection_id).and_then(|connection| connection.retry.as_ref()).unwrap_or(&spec.retry);
+        let own = self
+            .current
+            .connection(entry.connection_id)
+            .and_then(|connection| connection.retry.as_ref())
+            .unwrap_or(&spec.retry);
         let step = retry::next_step(own, number, &answer.outcome, entry.recorded_at, now);
         if number == 1
             && let Ok(since) = Duration::try_from(now.duration_since(entry.recorded_at))
         {
-            self.metrics.first_attempt_seconds.observe(since.as_secs_f64());
+            self.metrics
+                .first_attempt_seconds
+                .observe(since.as_secs_f64());
         }
         if let Some(observer) = &self.options.observer {
             let report = Report {
@@ -889,7 +1141,15 @@ impl Actor {
     }
 
     /// Hands an outcome to the writer.
-    fn finish(&mut self, id: Uuid, shard: u16, epoch: i64, entry: Entry, attempt: outcomes::Attempt, step: Finished) {
+    fn finish(
+        &mut self,
+        id: Uuid,
+        shard: u16,
+        epoch: i64,
+        entry: Entry,
+        attempt: outcomes::Attempt,
+        step: Finished,
+    ) {
         let outcome = outcomes::Outcome {
             shard,
             destination_id: id,
@@ -905,8 +1165,15 @@ impl Actor {
         if let Some(held) = self.shard(shard, epoch) {
             held.unwritten += 1;
         }
-        let retry_at = if let Finished::RetryAt(at) = step { Some(at) } else { None };
-        self.unwritten.insert((shard, epoch, entry.delivery_id), Unwritten { entry, retry_at });
+        let retry_at = if let Finished::RetryAt(at) = step {
+            Some(at)
+        } else {
+            None
+        };
+        self.unwritten.insert(
+            (shard, epoch, entry.delivery_id),
+            Unwritten { entry, retry_at },
+        );
         // The writer outlives the actor.
         let _ = self.jobs.send(Job { outcome, epoch });
     }
@@ -938,7 +1205,13 @@ impl Actor {
             self.change(job.outcome.destination_id, |destination| {
                 destination.settle(delivery);
                 match (fate, unwritten) {
-                    (Fate::Written, Some(Unwritten { mut entry, retry_at: Some(at) })) => {
+                    (
+                        Fate::Written,
+                        Some(Unwritten {
+                            mut entry,
+                            retry_at: Some(at),
+                        }),
+                    ) => {
                         entry.due_at = at;
                         entry.attempts += 1;
                         destination.retry(entry, soon, room);
@@ -959,10 +1232,14 @@ impl Actor {
 
     fn count(&self) {
         self.metrics.in_flight.set(self.flights.len() as i64);
-        self.metrics.outcomes_unwritten.set(self.unwritten.len() as i64);
+        self.metrics
+            .outcomes_unwritten
+            .set(self.unwritten.len() as i64);
         self.metrics.window_deliveries.set(self.held as i64);
         self.metrics.window_bytes.set(self.bytes as i64);
-        self.metrics.destinations.set(self.destinations.len() as i64);
+        self.metrics
+            .destinations
+            .set(self.destinations.len() as i64);
     }
 }
 
@@ -971,8 +1248,15 @@ fn prepare(destination: &mut Destination, table: &Table, id: Uuid, now: Timestam
     match table.destination(id) {
         Some(row) => {
             destination.gone_since = None;
-            if !destination.row.as_ref().is_some_and(|known| Arc::ptr_eq(&known.row, row)) {
-                destination.row = Some(Arc::new(Row { row: row.clone(), target: Target::prepare(row) }));
+            if !destination
+                .row
+                .as_ref()
+                .is_some_and(|known| Arc::ptr_eq(&known.row, row))
+            {
+                destination.row = Some(Arc::new(Row {
+                    row: row.clone(),
+                    target: Target::prepare(row),
+                }));
             }
         }
         None => {
@@ -999,6 +1283,10 @@ impl Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        let _ = self.messages.send(Message::Ended { flight: self.flight, answer: self.answer.take(), took: self.took });
+        let _ = self.messages.send(Message::Ended {
+            flight: self.flight,
+            answer: self.answer.take(),
+            took: self.took,
+        });
     }
 }

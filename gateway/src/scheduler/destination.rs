@@ -161,7 +161,9 @@ impl Destination {
     }
 
     pub(super) fn concurrency(&self) -> usize {
-        self.row.as_ref().map_or(0, |row| row.row.spec.concurrency.max(1) as usize)
+        self.row
+            .as_ref()
+            .map_or(0, |row| row.row.spec.concurrency.max(1) as usize)
     }
 
     pub(super) fn ready(&self) -> usize {
@@ -182,12 +184,20 @@ impl Destination {
 
     /// Nothing in memory, nothing under way and nothing known to be in the table: as good as not there.
     pub(super) fn is_idle(&self) -> bool {
-        self.known.is_empty() && self.in_flight == 0 && !self.loading && self.missing.is_none() && self.later.is_none()
+        self.known.is_empty()
+            && self.in_flight == 0
+            && !self.loading
+            && self.missing.is_none()
+            && self.later.is_none()
     }
 
     /// The table may have deliveries behind `key` that memory doesn't.
     pub(super) fn note_missing(&mut self, key: Key) {
-        let place = if self.loading { &mut self.missed } else { &mut self.missing };
+        let place = if self.loading {
+            &mut self.missed
+        } else {
+            &mut self.missing
+        };
         *place = Some(place.map_or(key, |earlier| earlier.min(key)));
         self.confirm_at = None;
     }
@@ -199,7 +209,11 @@ impl Destination {
         }
         // What is behind `missing` comes with the next pages, in order.
         let behind = !self.tail && self.missing.is_some_and(|missing| missing < entry.key());
-        if !self.is_active() || behind || self.ready.len() >= room.window || entry.bytes() > room.bytes {
+        if !self.is_active()
+            || behind
+            || self.ready.len() >= room.window
+            || entry.bytes() > room.bytes
+        {
             self.tail = false;
             self.note_missing(before(entry.key()));
             return false;
@@ -228,7 +242,14 @@ impl Destination {
 
     /// Takes a page that a load gave. An empty one ends the sweep; one of fewer than `limit` rows probably does, but the
     /// bodies' size may have cut it. `at_least_one`: the first row comes in although there's no room.
-    pub(super) fn load(&mut self, page: Vec<Entry>, limit: usize, times: Times, mut room: Room, at_least_one: bool) -> Loaded {
+    pub(super) fn load(
+        &mut self,
+        page: Vec<Entry>,
+        limit: usize,
+        times: Times,
+        mut room: Room,
+        at_least_one: bool,
+    ) -> Loaded {
         let Times { now, soon, confirm } = times;
         self.loading = false;
         let mut loaded = Loaded::default();
@@ -244,12 +265,17 @@ impl Destination {
                 sweep_over = true;
                 break;
             }
-            if self.known.contains(&entry.delivery_id) || self.finished.contains(&entry.delivery_id) {
+            if self.known.contains(&entry.delivery_id) || self.finished.contains(&entry.delivery_id)
+            {
                 reached = Some(key);
                 continue;
             }
             let due = entry.is_due(now);
-            let full = if due { self.ready.len() } else { self.waiting.len() } >= room.window;
+            let full = if due {
+                self.ready.len()
+            } else {
+                self.waiting.len()
+            } >= room.window;
             let first = at_least_one && loaded.admitted == 0 && self.ready.is_empty();
             if full || (entry.bytes() > room.bytes && !first) {
                 if due {
@@ -265,7 +291,12 @@ impl Destination {
             room.bytes = room.bytes.saturating_sub(entry.bytes());
             self.bytes += entry.bytes();
             self.known.insert(entry.delivery_id);
-            if due { &mut self.ready } else { &mut self.waiting }.insert(key, entry);
+            if due {
+                &mut self.ready
+            } else {
+                &mut self.waiting
+            }
+            .insert(key, entry);
             loaded.admitted += 1;
             reached = Some(key);
         }
@@ -306,7 +337,10 @@ impl Destination {
             return false;
         }
         // Half of the bytes at most wait, so that what can be sent now finds room.
-        if entry.due_at > soon || self.waiting.len() >= room.window || entry.bytes() > room.bytes / 2 {
+        if entry.due_at > soon
+            || self.waiting.len() >= room.window
+            || entry.bytes() > room.bytes / 2
+        {
             self.leave_for_later(entry.due_at);
             return false;
         }
@@ -340,8 +374,14 @@ impl Destination {
     /// When [`Self::advance`] has something to do.
     pub(super) fn next_wake(&self) -> Option<Timestamp> {
         let waiting = self.waiting.first_key_value().map(|((due, _), _)| *due);
-        let pause = self.pause_until.max(self.confirm_at).filter(|_| self.missing.is_some());
-        [waiting, self.later.filter(|_| self.is_active()), pause].into_iter().flatten().min()
+        let pause = self
+            .pause_until
+            .max(self.confirm_at)
+            .filter(|_| self.missing.is_some());
+        [waiting, self.later.filter(|_| self.is_active()), pause]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Should a page be loaded now?
@@ -357,14 +397,18 @@ impl Destination {
     /// Forgets the end of what it holds until it holds no more than `share` bytes. The next delivery always stays.
     pub(super) fn trim(&mut self, share: usize) {
         while self.bytes > share {
-            let Some((_, entry)) = self.waiting.pop_last() else { break };
+            let Some((_, entry)) = self.waiting.pop_last() else {
+                break;
+            };
             self.bytes -= entry.bytes();
             self.known.remove(&entry.delivery_id);
             self.leave_for_later(entry.due_at);
         }
         let mut gone = None;
         while self.bytes > share && self.ready.len() > 1 {
-            let Some((key, entry)) = self.ready.pop_last() else { break };
+            let Some((key, entry)) = self.ready.pop_last() else {
+                break;
+            };
             self.bytes -= entry.bytes();
             self.known.remove(&entry.delivery_id);
             gone = Some(key);
@@ -396,7 +440,10 @@ impl Destination {
 /// The key just before `key`, so that a load behind it finds `key`.
 fn before((due, _): Key) -> Key {
     let earlier = due.as_microsecond().saturating_sub(1);
-    (Timestamp::from_microsecond(earlier).unwrap_or(Timestamp::MIN), Uuid::max())
+    (
+        Timestamp::from_microsecond(earlier).unwrap_or(Timestamp::MIN),
+        Uuid::max(),
+    )
 }
 
 #[cfg(test)]

@@ -28,23 +28,52 @@ pub struct DeliveryMetrics {
     pub(crate) notifications: IntCounter,
 }
 
-const WORDS: [&str; 6] = ["delivered", "refused", "timed_out", "unreachable", "blocked", "internal"];
+const WORDS: [&str; 6] = [
+    "delivered",
+    "refused",
+    "timed_out",
+    "unreachable",
+    "blocked",
+    "internal",
+];
 
 impl DeliveryMetrics {
     /// Registers everything; call once a registry.
     pub fn new(registry: &Registry) -> DeliveryMetrics {
-        let seconds: Vec<f64> = metrics::SECONDS.iter().copied().chain([30.0, 60.0]).collect();
+        let seconds: Vec<f64> = metrics::SECONDS
+            .iter()
+            .copied()
+            .chain([30.0, 60.0])
+            .collect();
         let batch: Vec<f64> = (0..10).map(|n| f64::from(1 << n)).collect();
         let counter = |name: &str, help: &str| metrics::counter(registry, name, help);
         let gauge = |name: &str, help: &str| metrics::gauge(registry, name, help);
-        let attempts = metrics::counters(registry, "hookstream_delivery_attempts_total", "Attempts that ended, by what is known afterwards.", &["outcome"]);
-        let finished = metrics::counters(registry, "hookstream_deliveries_finished_total", "Deliveries that ended, by how.", &["state"]);
+        let attempts = metrics::counters(
+            registry,
+            "hookstream_delivery_attempts_total",
+            "Attempts that ended, by what is known afterwards.",
+            &["outcome"],
+        );
+        let finished = metrics::counters(
+            registry,
+            "hookstream_deliveries_finished_total",
+            "Deliveries that ended, by how.",
+            &["state"],
+        );
         DeliveryMetrics {
             attempts: WORDS.map(|word| attempts.with_label_values(&[word])),
-            attempt_seconds: metrics::histogram(registry, "hookstream_delivery_attempt_seconds", "Time of one attempt, from DNS to the last byte that is kept.", &seconds),
+            attempt_seconds: metrics::histogram(
+                registry,
+                "hookstream_delivery_attempt_seconds",
+                "Time of one attempt, from DNS to the last byte that is kept.",
+                &seconds,
+            ),
             delivered: finished.with_label_values(&["delivered"]),
             dead_letters: finished.with_label_values(&["dead_letter"]),
-            retries: counter("hookstream_delivery_retries_total", "Attempts after which another one was planned."),
+            retries: counter(
+                "hookstream_delivery_retries_total",
+                "Attempts after which another one was planned.",
+            ),
             first_attempt_seconds: metrics::histogram(
                 registry,
                 "hookstream_delivery_first_attempt_seconds",
@@ -52,26 +81,64 @@ impl DeliveryMetrics {
                 &seconds,
             ),
             in_flight: gauge("hookstream_delivery_in_flight", "Attempts under way."),
-            window_deliveries: gauge("hookstream_delivery_window_deliveries", "Deliveries in memory that are not in flight."),
-            window_bytes: gauge("hookstream_delivery_window_bytes", "Headers and bodies of the deliveries in memory, those in flight included."),
-            destinations: gauge("hookstream_delivery_destinations", "Destinations that this replica has something in memory of."),
-            shards_held: gauge("hookstream_delivery_shards_held", "Shards whose lease this replica holds."),
-            loads: counter("hookstream_delivery_loads_total", "Pages read from the queue."),
-            given_back: counter("hookstream_delivery_given_back_total", "Attempts broken off at shutdown, which count for nothing."),
-            outcome_batch: metrics::histogram(registry, "hookstream_delivery_outcome_batch_size", "Outcomes in one commit.", &batch),
-            outcome_write_seconds: metrics::histogram(registry, "hookstream_delivery_outcome_write_seconds", "Time of one commit of outcomes.", metrics::SECONDS),
-            outcomes_unwritten: gauge("hookstream_delivery_outcomes_unwritten", "Outcomes that wait for their commit."),
+            window_deliveries: gauge(
+                "hookstream_delivery_window_deliveries",
+                "Deliveries in memory that are not in flight.",
+            ),
+            window_bytes: gauge(
+                "hookstream_delivery_window_bytes",
+                "Headers and bodies of the deliveries in memory, those in flight included.",
+            ),
+            destinations: gauge(
+                "hookstream_delivery_destinations",
+                "Destinations that this replica has something in memory of.",
+            ),
+            shards_held: gauge(
+                "hookstream_delivery_shards_held",
+                "Shards whose lease this replica holds.",
+            ),
+            loads: counter(
+                "hookstream_delivery_loads_total",
+                "Pages read from the queue.",
+            ),
+            given_back: counter(
+                "hookstream_delivery_given_back_total",
+                "Attempts broken off at shutdown, which count for nothing.",
+            ),
+            outcome_batch: metrics::histogram(
+                registry,
+                "hookstream_delivery_outcome_batch_size",
+                "Outcomes in one commit.",
+                &batch,
+            ),
+            outcome_write_seconds: metrics::histogram(
+                registry,
+                "hookstream_delivery_outcome_write_seconds",
+                "Time of one commit of outcomes.",
+                metrics::SECONDS,
+            ),
+            outcomes_unwritten: gauge(
+                "hookstream_delivery_outcomes_unwritten",
+                "Outcomes that wait for their commit.",
+            ),
             outcomes_discarded: counter(
                 "hookstream_delivery_outcomes_discarded_total",
                 "Outcomes not written because the shard's lease was lost; their deliveries are attempted again.",
             ),
-            notifications: counter("hookstream_delivery_notifications_total", "Notifications sent to replicas that own other shards."),
+            notifications: counter(
+                "hookstream_delivery_notifications_total",
+                "Notifications sent to replicas that own other shards.",
+            ),
         }
     }
 
     pub(crate) fn attempt(&self, outcome: &Outcome, took: Duration) {
         let word = outcome.as_str();
-        if let Some(counter) = WORDS.iter().position(|other| *other == word).and_then(|n| self.attempts.get(n)) {
+        if let Some(counter) = WORDS
+            .iter()
+            .position(|other| *other == word)
+            .and_then(|n| self.attempts.get(n))
+        {
             counter.inc();
         }
         self.attempt_seconds.observe(took.as_secs_f64());

@@ -29,12 +29,7 @@ mod metrics;
 
 pub use metrics::DeliveryMetrics;
 
-use crate::{
-    egress,
-    leases::Leases,
-    notifier::Notifier,
-    outcomes,
-};
+use crate::{egress, leases::Leases, notifier::Notifier, outcomes};
 use actor::{Actor, Message};
 use arc_swap::ArcSwap;
 use routing::{Table, retry, table};
@@ -157,7 +152,10 @@ impl Inbox {
     }
 
     fn everything(&self) {
-        self.hints.lock().unwrap_or_else(PoisonError::into_inner).everything = true;
+        self.hints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .everything = true;
         self.wake.notify_one();
     }
 
@@ -179,13 +177,21 @@ pub struct Handle {
 impl Handle {
     /// These are committed. The scheduler takes what is its own and tells other replicas about the rest.
     pub fn recorded(&self, batch: Vec<Recorded>) {
-        let destinations = |batch: &[Recorded]| -> Vec<Uuid> { batch.iter().flat_map(|recorded| &recorded.deliveries).map(|delivery| delivery.destination_id).collect() };
+        let destinations = |batch: &[Recorded]| -> Vec<Uuid> {
+            batch
+                .iter()
+                .flat_map(|recorded| &recorded.deliveries)
+                .map(|delivery| delivery.destination_id)
+                .collect()
+        };
         match self.recorded.try_send(batch) {
             Ok(()) => {}
             // The deliveries are in the table: a hint finds them.
             Err(mpsc::error::TrySendError::Full(batch)) => self.inbox.hint(destinations(&batch)),
             // Shut down before the recorder was: others deliver.
-            Err(mpsc::error::TrySendError::Closed(batch)) => self.notifier.tell(destinations(&batch)),
+            Err(mpsc::error::TrySendError::Closed(batch)) => {
+                self.notifier.tell(destinations(&batch))
+            }
         }
     }
 
@@ -236,7 +242,13 @@ impl Drop for Running {
 }
 
 /// Starts delivering. Nothing is sent before `table` has its first rows. Cancelling the token is [`Running::retire`].
-pub fn start(options: Options, store: &Store, table: Arc<ArcSwap<Table>>, metrics: DeliveryMetrics, token: CancellationToken) -> Running {
+pub fn start(
+    options: Options,
+    store: &Store,
+    table: Arc<ArcSwap<Table>>,
+    metrics: DeliveryMetrics,
+    token: CancellationToken,
+) -> Running {
     let (recorded, incoming) = mpsc::channel(RECORDED);
     // Unbounded, and bounded by what may be under way: a message an attempt, a batch, a load, a round of the leases.
     let (messages, inbound) = mpsc::unbounded_channel();
@@ -249,12 +261,23 @@ pub fn start(options: Options, store: &Store, table: Arc<ArcSwap<Table>>, metric
         notifier: Notifier::default(),
         held: Arc::new(AtomicU32::new(0)),
     };
-    let notifier = tokio::spawn(handle.notifier.clone().run(store.pool.clone(), metrics.clone()));
+    let notifier = tokio::spawn(
+        handle
+            .notifier
+            .clone()
+            .run(store.pool.clone(), metrics.clone()),
+    );
     let report = messages.clone();
-    let writer = tokio::spawn(outcomes::run(store.pool.clone(), options.replica.clone(), written, metrics.clone(), move |batch| {
-        // Without an actor nobody is left to tell.
-        let _ = report.send(Message::Written(batch));
-    }));
+    let writer = tokio::spawn(outcomes::run(
+        store.pool.clone(),
+        options.replica.clone(),
+        written,
+        metrics.clone(),
+        move |batch| {
+            // Without an actor nobody is left to tell.
+            let _ = report.send(Message::Written(batch));
+        },
+    ));
     let events = messages.clone();
     let leases = Leases {
         pool: store.pool.clone(),
@@ -270,9 +293,23 @@ pub fn start(options: Options, store: &Store, table: Arc<ArcSwap<Table>>, metric
         }),
     };
     let leases = tokio::spawn(leases.run(releases, handle.leases.clone()));
-    let actor = Actor::new(options, store.pool.clone(), table, metrics, messages.clone(), jobs, released, handle.clone());
+    let actor = Actor::new(
+        options,
+        store.pool.clone(),
+        table,
+        metrics,
+        messages.clone(),
+        jobs,
+        released,
+        handle.clone(),
+    );
     let actor = tokio::spawn(actor.run(incoming, inbound, token));
-    Running { handle, messages, ending: vec![actor, writer, leases], notifier }
+    Running {
+        handle,
+        messages,
+        ending: vec![actor, writer, leases],
+        notifier,
+    }
 }
 
 impl Running {
@@ -297,8 +334,13 @@ impl Running {
             return;
         }
         let _ = self.messages.send(Message::Abort);
-        if tokio::time::timeout(Duration::from_secs(5), &mut all).await.is_err() {
-            tracing::warn!("shut down before all outcomes were written; their attempts will be made again");
+        if tokio::time::timeout(Duration::from_secs(5), &mut all)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "shut down before all outcomes were written; their attempts will be made again"
+            );
             for task in aborts {
                 task.abort();
             }

@@ -26,7 +26,13 @@ const LONG: Duration = Duration::from_secs(20);
 fn destination(uid: Uuid, url: &str, change: impl FnOnce(&mut DestinationSpec)) -> Row {
     let mut spec = DestinationSpec {
         suspended: false,
-        provider: Provider::Http(HttpSpec { url: url.to_owned(), method: None, headers: Vec::new(), timeout: LONG, auth: None }),
+        provider: Provider::Http(HttpSpec {
+            url: url.to_owned(),
+            method: None,
+            headers: Vec::new(),
+            timeout: LONG,
+            auth: None,
+        }),
         retry: Retry {
             backoff: Backoff::Fixed,
             intervals_ms: vec![20],
@@ -38,7 +44,14 @@ fn destination(uid: Uuid, url: &str, change: impl FnOnce(&mut DestinationSpec)) 
         concurrency: 64,
     };
     change(&mut spec);
-    Row { uid, namespace: "shop".into(), name: format!("d-{}", uid.simple()), generation: 1, spec: Spec::Destination(spec), secrets: Vec::new() }
+    Row {
+        uid,
+        namespace: "shop".into(),
+        name: format!("d-{}", uid.simple()),
+        generation: 1,
+        spec: Spec::Destination(spec),
+        secrets: Vec::new(),
+    }
 }
 
 fn timeout(spec: &mut DestinationSpec, timeout: Duration) {
@@ -65,15 +78,25 @@ struct Replicas {
 
 impl Ground {
     async fn new(rows: impl IntoIterator<Item = Row>) -> Ground {
-        Ground { database: Database::create().await, table: Arc::new(ArcSwap::from_pointee(Table::build(rows))) }
+        Ground {
+            database: Database::create().await,
+            table: Arc::new(ArcSwap::from_pointee(Table::build(rows))),
+        }
     }
 
     fn change(&self, row: Row) {
-        self.table.store(Arc::new(self.table.load().with([row], [])));
+        self.table
+            .store(Arc::new(self.table.load().with([row], [])));
     }
 
     fn remove(&self, uid: Uuid) {
-        self.table.store(Arc::new(self.table.load().with([], [RowKey { kind: Kind::Destination, uid }])));
+        self.table.store(Arc::new(self.table.load().with(
+            [],
+            [RowKey {
+                kind: Kind::Destination,
+                uid,
+            }],
+        )));
     }
 
     async fn start(&self, name: &str, change: impl FnOnce(&mut Options)) -> Replicas {
@@ -87,8 +110,18 @@ impl Ground {
         change(&mut options);
         let metrics = DeliveryMetrics::new(&Registry::new());
         self.beat(name).await;
-        let running = start(options, &self.database.store, self.table.clone(), metrics.clone(), CancellationToken::new());
-        Replicas { running, metrics, reports }
+        let running = start(
+            options,
+            &self.database.store,
+            self.table.clone(),
+            metrics.clone(),
+            CancellationToken::new(),
+        );
+        Replicas {
+            running,
+            metrics,
+            reports,
+        }
     }
 
     async fn beat(&self, name: &str) {
@@ -103,19 +136,34 @@ impl Ground {
             unreadable_rows: 0,
             shards: 0,
         };
-        replicas::heartbeat(&self.database.store.pool, &replica).await.unwrap();
+        replicas::heartbeat(&self.database.store.pool, &replica)
+            .await
+            .unwrap();
     }
 
-    async fn record(&self, destination: Uuid, bodies: impl IntoIterator<Item = Vec<u8>>) -> Vec<Recorded> {
-        let batch: Vec<Recorded> = bodies.into_iter().map(|body| recorded(destination, body)).collect();
+    async fn record(
+        &self,
+        destination: Uuid,
+        bodies: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Vec<Recorded> {
+        let batch: Vec<Recorded> = bodies
+            .into_iter()
+            .map(|body| recorded(destination, body))
+            .collect();
         for part in batch.chunks(1000) {
-            events::record(&self.database.store.pool, part).await.unwrap();
+            events::record(&self.database.store.pool, part)
+                .await
+                .unwrap();
         }
         batch
     }
 
     async fn count(&self, sql: &'static str) -> i64 {
-        sqlx::query(sql).fetch_one(self.database.store.pool.raw()).await.unwrap().get(0)
+        sqlx::query(sql)
+            .fetch_one(self.database.store.pool.raw())
+            .await
+            .unwrap()
+            .get(0)
     }
 
     /// Waits for a count. Rows have no signal of their own, so this looks every few milliseconds.
@@ -133,7 +181,10 @@ impl Ground {
 
 impl Replicas {
     async fn report(&mut self) -> Report {
-        tokio::time::timeout(LONG, self.reports.recv()).await.expect("no attempt ended").expect("it runs")
+        tokio::time::timeout(LONG, self.reports.recv())
+            .await
+            .expect("no attempt ended")
+            .expect("it runs")
     }
 
     async fn holds(&self, shards: u32) {
@@ -168,12 +219,33 @@ fn recorded(destination: Uuid, body: Vec<u8>) -> Recorded {
         body: body.into(),
         remote_addr: [127, 0, 0, 1].into(),
     };
-    let delivery = NewDelivery { id: ids::delivery(id), connection_id: uid(78), destination_id: destination, shard: shard::of(destination, SHARDS) };
-    Recorded { event: Arc::new(event), deliveries: vec![delivery] }
+    let delivery = NewDelivery {
+        id: ids::delivery(id),
+        connection_id: uid(78),
+        destination_id: destination,
+        shard: shard::of(destination, SHARDS),
+    };
+    Recorded {
+        event: Arc::new(event),
+        deliveries: vec![delivery],
+    }
 }
 
 fn fail_first(times: u32, status: u16) -> impl Fn(&Received) -> Reply {
-    move |request| Reply::Status(if request.header("x-hookstream-delivery-attempt").parse::<u32>().unwrap() <= times { status } else { 200 })
+    move |request| {
+        Reply::Status(
+            if request
+                .header("x-hookstream-delivery-attempt")
+                .parse::<u32>()
+                .unwrap()
+                <= times
+            {
+                status
+            } else {
+                200
+            },
+        )
+    }
 }
 
 const QUEUED: &str = "SELECT count(*) FROM queue";
@@ -193,9 +265,15 @@ async fn what_is_recorded_is_delivered_byte_for_byte_and_leaves_the_queue() {
     let received = receiver.next().await;
     assert_eq!(received.body, body);
     assert_eq!(received.header("x-hookstream-delivery-attempt"), "1");
-    assert_eq!(replica.report().await.outcome, Outcome::Delivered { status: 200 });
+    assert_eq!(
+        replica.report().await.outcome,
+        Outcome::Delivered { status: 200 }
+    );
     ground.until(DELIVERED, 1).await;
-    assert_eq!((ground.count(QUEUED).await, ground.count(ATTEMPTS).await), (0, 1));
+    assert_eq!(
+        (ground.count(QUEUED).await, ground.count(ATTEMPTS).await),
+        (0, 1)
+    );
     replica.running.drain(LONG).await;
 }
 
@@ -207,40 +285,73 @@ async fn a_failing_destination_is_tried_again_until_it_takes_the_delivery() {
     let batch = ground.record(uid(1), [b"x".to_vec()]).await;
     replica.running.handle().recorded(batch);
     for attempt in ["1", "2", "3", "4"] {
-        assert_eq!(receiver.next().await.header("x-hookstream-delivery-attempt"), attempt);
+        assert_eq!(
+            receiver
+                .next()
+                .await
+                .header("x-hookstream-delivery-attempt"),
+            attempt
+        );
     }
     ground.until(DELIVERED, 1).await;
     assert_eq!(ground.count(ATTEMPTS).await, 4);
-    assert_eq!(ground.count("SELECT attempts::bigint FROM deliveries").await, 4);
+    assert_eq!(
+        ground
+            .count("SELECT attempts::bigint FROM deliveries")
+            .await,
+        4
+    );
 }
 
 #[tokio::test]
 async fn a_delivery_whose_retries_are_spent_or_pointless_is_a_dead_letter() {
     for (status, retries, attempts, reason) in [(500, 2, 3, "retries_spent"), (410, 5, 1, "gone")] {
         let receiver = Receiver::always(Reply::Status(status)).await;
-        let ground = Ground::new([destination(uid(1), &receiver.url(), |spec| spec.retry.max_retries = retries)]).await;
+        let ground = Ground::new([destination(uid(1), &receiver.url(), |spec| {
+            spec.retry.max_retries = retries
+        })])
+        .await;
         let _replica = ground.start("a", |_| {}).await;
         ground.record(uid(1), [b"x".to_vec()]).await;
         ground.until(DEAD, 1).await;
-        assert_eq!((ground.count(ATTEMPTS).await, ground.count(QUEUED).await), (attempts, 0));
-        let found: String = sqlx::query("SELECT reason FROM deliveries").fetch_one(ground.database.store.pool.raw()).await.unwrap().get(0);
+        assert_eq!(
+            (ground.count(ATTEMPTS).await, ground.count(QUEUED).await),
+            (attempts, 0)
+        );
+        let found: String = sqlx::query("SELECT reason FROM deliveries")
+            .fetch_one(ground.database.store.pool.raw())
+            .await
+            .unwrap()
+            .get(0);
         assert_eq!(found, reason);
     }
 }
 
 #[tokio::test]
 async fn retry_after_is_waited_for_in_the_table() {
-    let receiver = Receiver::start(|_| Reply::With(429, vec![("retry-after", "90".into())], Default::default())).await;
+    let receiver = Receiver::start(|_| {
+        Reply::With(429, vec![("retry-after", "90".into())], Default::default())
+    })
+    .await;
     let ground = Ground::new([destination(uid(1), &receiver.url(), |_| {})]).await;
     let mut replica = ground.start("a", |_| {}).await;
     ground.record(uid(1), [b"x".to_vec()]).await;
     let report = replica.report().await;
-    let Step::RetryAt(at) = report.step else { panic!("{report:?}") };
+    let Step::RetryAt(at) = report.step else {
+        panic!("{report:?}")
+    };
     assert!(at.duration_since(now()).as_secs() > 80);
-    ground.until("SELECT count(*) FROM queue WHERE attempts = 1 AND due_at > now() + interval '80 s'", 1).await;
+    ground
+        .until(
+            "SELECT count(*) FROM queue WHERE attempts = 1 AND due_at > now() + interval '80 s'",
+            1,
+        )
+        .await;
     // Past the horizon: nothing of it stays in memory.
     let emptied = async {
-        while replica.metrics.window_deliveries.get() != 0 || replica.metrics.window_bytes.get() != 0 {
+        while replica.metrics.window_deliveries.get() != 0
+            || replica.metrics.window_bytes.get() != 0
+        {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -250,16 +361,33 @@ async fn retry_after_is_waited_for_in_the_table() {
 #[tokio::test]
 async fn a_retry_that_left_memory_comes_back_when_it_is_due() {
     let mut receiver = Receiver::start(fail_first(1, 500)).await;
-    let ground = Ground::new([destination(uid(1), &receiver.url(), |spec| spec.retry.intervals_ms = vec![400])]).await;
-    let _replica = ground.start("a", |options| {
-        options.horizon = Duration::ZERO;
-        // The timer of the destination has to do it.
-        options.reread = Duration::from_secs(3600);
-    }).await;
+    let ground = Ground::new([destination(uid(1), &receiver.url(), |spec| {
+        spec.retry.intervals_ms = vec![400]
+    })])
+    .await;
+    let _replica = ground
+        .start("a", |options| {
+            options.horizon = Duration::ZERO;
+            // The timer of the destination has to do it.
+            options.reread = Duration::from_secs(3600);
+        })
+        .await;
     let batch = ground.record(uid(1), [b"x".to_vec()]).await;
     _replica.running.handle().recorded(batch);
-    assert_eq!(receiver.next().await.header("x-hookstream-delivery-attempt"), "1");
-    assert_eq!(receiver.next().await.header("x-hookstream-delivery-attempt"), "2");
+    assert_eq!(
+        receiver
+            .next()
+            .await
+            .header("x-hookstream-delivery-attempt"),
+        "1"
+    );
+    assert_eq!(
+        receiver
+            .next()
+            .await
+            .header("x-hookstream-delivery-attempt"),
+        "2"
+    );
     ground.until(DELIVERED, 1).await;
 }
 
@@ -268,10 +396,16 @@ async fn a_slow_destination_does_not_slow_another() {
     let gate = Arc::new(Semaphore::new(0));
     let slow = Receiver::always(Reply::Gate(gate.clone())).await;
     let mut quick = Receiver::always(Reply::Status(200)).await;
-    let ground = Ground::new([destination(uid(1), &slow.url(), |spec| spec.concurrency = 1000), destination(uid(2), &quick.url(), |_| {})]).await;
+    let ground = Ground::new([
+        destination(uid(1), &slow.url(), |spec| spec.concurrency = 1000),
+        destination(uid(2), &quick.url(), |_| {}),
+    ])
+    .await;
     let replica = ground.start("a", |options| options.concurrency = 16).await;
     replica.holds(u32::from(SHARDS)).await;
-    let batch = ground.record(uid(1), (0..200).map(|_| b"slow".to_vec())).await;
+    let batch = ground
+        .record(uid(1), (0..200).map(|_| b"slow".to_vec()))
+        .await;
     replica.running.handle().recorded(batch);
     let filled = async {
         while replica.metrics.in_flight.get() < 8 {
@@ -279,13 +413,19 @@ async fn a_slow_destination_does_not_slow_another() {
         }
     };
     tokio::time::timeout(LONG, filled).await.unwrap();
-    let batch = ground.record(uid(2), (0..100).map(|_| b"quick".to_vec())).await;
+    let batch = ground
+        .record(uid(2), (0..100).map(|_| b"quick".to_vec()))
+        .await;
     replica.running.handle().recorded(batch);
     for _ in 0..100 {
         quick.next().await;
     }
     ground.until(DELIVERED, 100).await;
-    assert_eq!(replica.metrics.in_flight.get(), 8, "the slow one has half and no more");
+    assert_eq!(
+        replica.metrics.in_flight.get(),
+        8,
+        "the slow one has half and no more"
+    );
     gate.add_permits(1000);
     ground.until(DELIVERED, 300).await;
 }
@@ -294,14 +434,20 @@ async fn a_slow_destination_does_not_slow_another() {
 async fn no_more_attempts_are_in_flight_than_the_destination_allows() {
     let gate = Arc::new(Semaphore::new(0));
     let mut receiver = Receiver::always(Reply::Gate(gate.clone())).await;
-    let ground = Ground::new([destination(uid(1), &receiver.url(), |spec| spec.concurrency = 3)]).await;
+    let ground = Ground::new([destination(uid(1), &receiver.url(), |spec| {
+        spec.concurrency = 3
+    })])
+    .await;
     let replica = ground.start("a", |_| {}).await;
     ground.record(uid(1), (0..10).map(|_| Vec::new())).await;
     for _ in 0..3 {
         receiver.next().await;
     }
     replica.running.handle().rescan();
-    assert_eq!((replica.metrics.in_flight.get(), receiver.rest().len()), (3, 0));
+    assert_eq!(
+        (replica.metrics.in_flight.get(), receiver.rest().len()),
+        (3, 0)
+    );
     gate.add_permits(100);
     ground.until(DELIVERED, 10).await;
 }
@@ -314,16 +460,28 @@ async fn deliveries_of_a_suspended_destination_wait_and_drain_when_it_is_release
     let ground = Ground::new([paused]).await;
     let replica = ground.start("a", |_| {}).await;
     replica.holds(u32::from(SHARDS)).await;
-    let batch = ground.record(uid(1), (0..3000).map(|n: u32| n.to_be_bytes().to_vec())).await;
+    let batch = ground
+        .record(uid(1), (0..3000).map(|n: u32| n.to_be_bytes().to_vec()))
+        .await;
     replica.running.handle().recorded(batch);
     // A delivery behind them shows that they had their turn.
     replica.running.handle().rescan();
     ground.until(QUEUED, 3000).await;
-    assert_eq!((replica.metrics.window_deliveries.get(), receiver.rest().len()), (0, 0));
+    assert_eq!(
+        (
+            replica.metrics.window_deliveries.get(),
+            receiver.rest().len()
+        ),
+        (0, 0)
+    );
     ground.change(released);
     replica.running.handle().table_changed();
     ground.until(DELIVERED, 3000).await;
-    let mut bodies: Vec<u32> = receiver.rest().into_iter().map(|request| u32::from_be_bytes(request.body.as_ref().try_into().unwrap())).collect();
+    let mut bodies: Vec<u32> = receiver
+        .rest()
+        .into_iter()
+        .map(|request| u32::from_be_bytes(request.body.as_ref().try_into().unwrap()))
+        .collect();
     bodies.sort_unstable();
     assert!(bodies.iter().copied().eq(0..3000), "each once");
 }
@@ -332,20 +490,30 @@ async fn deliveries_of_a_suspended_destination_wait_and_drain_when_it_is_release
 async fn memory_is_bounded_whatever_is_pending() {
     let gate = Arc::new(Semaphore::new(0));
     let receiver = Receiver::always(Reply::Gate(gate.clone())).await;
-    let ground = Ground::new([destination(uid(1), &receiver.url(), |_| {}), destination(uid(2), &receiver.url(), |_| {})]).await;
+    let ground = Ground::new([
+        destination(uid(1), &receiver.url(), |_| {}),
+        destination(uid(2), &receiver.url(), |_| {}),
+    ])
+    .await;
     // One event with all the deliveries: what the queue holds is what is tested.
     let batch = ground.record(uid(1), [b"x".to_vec()]).await;
     let sql = "INSERT INTO queue (shard, destination_id, due_at, delivery_id, event_id, connection_id, namespace, attempts, recorded_at)
                SELECT shard, destination_id, due_at + n * interval '1 us', (left(delivery_id::text, 24) || lpad(to_hex(n), 8, '0') || '0000')::uuid, event_id, connection_id, namespace, 0, due_at + n * interval '1 us'
                FROM queue, generate_series(1, 99999) n";
-    sqlx::query(sql).execute(ground.database.store.pool.raw()).await.unwrap();
+    sqlx::query(sql)
+        .execute(ground.database.store.pool.raw())
+        .await
+        .unwrap();
     drop(batch);
     let replica = ground.start("a", |options| options.concurrency = 64).await;
     gate.add_permits(20_000);
     let mut most = 0;
     let drained = ground.until("SELECT (count(*) >= 20000)::int::bigint FROM attempts", 1);
     let mut drained = std::pin::pin!(drained);
-    while tokio::time::timeout(Duration::from_millis(1), &mut drained).await.is_err() {
+    while tokio::time::timeout(Duration::from_millis(1), &mut drained)
+        .await
+        .is_err()
+    {
         most = most.max(replica.metrics.window_deliveries.get());
     }
     assert!(most > 100 && most <= 512, "{most}");
@@ -354,11 +522,18 @@ async fn memory_is_bounded_whatever_is_pending() {
 #[tokio::test]
 async fn bodies_are_bounded_too_and_everything_is_delivered_all_the_same() {
     let receiver = Receiver::always(Reply::Status(200)).await;
-    let ground = Ground::new((1..=4).map(|n| destination(uid(n), &receiver.url(), |spec| spec.concurrency = 2))).await;
+    let ground = Ground::new(
+        (1..=4).map(|n| destination(uid(n), &receiver.url(), |spec| spec.concurrency = 2)),
+    )
+    .await;
     for n in 1..=4 {
-        ground.record(uid(n), (0..12).map(|_| vec![7; 300 << 10])).await;
+        ground
+            .record(uid(n), (0..12).map(|_| vec![7; 300 << 10]))
+            .await;
     }
-    let replica = ground.start("a", |options| options.window_bytes = 1 << 20).await;
+    let replica = ground
+        .start("a", |options| options.window_bytes = 1 << 20)
+        .await;
     ground.until(DELIVERED, 48).await;
     assert_eq!(replica.metrics.outcomes_discarded.get(), 0);
 }
@@ -370,14 +545,20 @@ async fn a_shard_is_handed_over_at_once_on_shutdown() {
     let mut first = ground.start("a", |_| {}).await;
     first.holds(u32::from(SHARDS)).await;
     // So long that only a release can explain what follows.
-    let second = ground.start("b", |options| options.lease_ttl = Duration::from_secs(30)).await;
+    let second = ground
+        .start("b", |options| options.lease_ttl = Duration::from_secs(30))
+        .await;
     second.holds(u32::from(SHARDS / 2)).await;
     first.holds(u32::from(SHARDS / 2)).await;
     let started = service::clock::instant();
     first.running.drain(LONG).await;
     second.running.handle().replicas_changed();
     second.holds(u32::from(SHARDS)).await;
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
     let batch = ground.record(uid(1), [b"x".to_vec()]).await;
     second.running.handle().recorded(batch);
     receiver.next().await;
@@ -391,7 +572,12 @@ async fn two_replicas_that_start_at_once_share_the_shards() {
     let (a, b) = tokio::join!(ground.start("a", |_| {}), ground.start("b", |_| {}));
     a.holds(u32::from(SHARDS / 2)).await;
     b.holds(u32::from(SHARDS / 2)).await;
-    assert_eq!(ground.count("SELECT count(DISTINCT holder) FROM lease WHERE expires_at > now()").await, 2);
+    assert_eq!(
+        ground
+            .count("SELECT count(DISTINCT holder) FROM lease WHERE expires_at > now()")
+            .await,
+        2
+    );
 }
 
 #[tokio::test]
@@ -408,7 +594,14 @@ async fn after_a_crash_another_replica_delivers() {
     drop(first.running);
     let _second = ground.start("b", |_| {}).await;
     gate.add_permits(1);
-    assert_eq!(receiver.next().await.header("x-hookstream-delivery-attempt"), "1", "the attempt that broke off counts for nothing");
+    assert_eq!(
+        receiver
+            .next()
+            .await
+            .header("x-hookstream-delivery-attempt"),
+        "1",
+        "the attempt that broke off counts for nothing"
+    );
     ground.until(DELIVERED, 1).await;
     assert_eq!(ground.count(ATTEMPTS).await, 1);
 }
@@ -418,13 +611,20 @@ async fn a_replica_that_lost_its_lease_writes_nothing() {
     let gate = Arc::new(Semaphore::new(0));
     let mut receiver = Receiver::always(Reply::Gate(gate.clone())).await;
     let ground = Ground::new([destination(uid(1), &receiver.url(), |_| {})]).await;
-    let replica = ground.start("a", |options| options.lease_ttl = Duration::from_secs(60)).await;
+    let replica = ground
+        .start("a", |options| options.lease_ttl = Duration::from_secs(60))
+        .await;
     replica.holds(u32::from(SHARDS)).await;
     let batch = ground.record(uid(1), [b"x".to_vec()]).await;
     replica.running.handle().recorded(batch);
     receiver.next().await;
     // As if it had been paused until another one took over, and doesn't know yet.
-    sqlx::query("UPDATE lease SET holder = 'z', epoch = epoch + 1, expires_at = now() + interval '1 h'").execute(ground.database.store.pool.raw()).await.unwrap();
+    sqlx::query(
+        "UPDATE lease SET holder = 'z', epoch = epoch + 1, expires_at = now() + interval '1 h'",
+    )
+    .execute(ground.database.store.pool.raw())
+    .await
+    .unwrap();
     gate.add_permits(1);
     let discarded = async {
         while replica.metrics.outcomes_discarded.get() == 0 {
@@ -432,8 +632,18 @@ async fn a_replica_that_lost_its_lease_writes_nothing() {
         }
     };
     tokio::time::timeout(LONG, discarded).await.unwrap();
-    assert_eq!((ground.count(ATTEMPTS).await, ground.count(QUEUED).await, ground.count(DELIVERED).await), (0, 1, 0));
-    assert_eq!(replica.running.handle().shards_held(), u32::from(SHARDS) - 1);
+    assert_eq!(
+        (
+            ground.count(ATTEMPTS).await,
+            ground.count(QUEUED).await,
+            ground.count(DELIVERED).await
+        ),
+        (0, 1, 0)
+    );
+    assert_eq!(
+        replica.running.handle().shards_held(),
+        u32::from(SHARDS) - 1
+    );
 }
 
 #[tokio::test]
@@ -444,8 +654,19 @@ async fn shutdown_gives_attempts_that_do_not_end_back_uncounted() {
     ground.record(uid(1), [b"x".to_vec()]).await;
     receiver.next().await;
     replica.running.drain(Duration::from_millis(50)).await;
-    assert_eq!((ground.count(ATTEMPTS).await, ground.count("SELECT attempts::bigint FROM queue").await), (0, 0));
-    assert_eq!(ground.count("SELECT count(*) FROM lease WHERE holder IS NOT NULL").await, 0);
+    assert_eq!(
+        (
+            ground.count(ATTEMPTS).await,
+            ground.count("SELECT attempts::bigint FROM queue").await
+        ),
+        (0, 0)
+    );
+    assert_eq!(
+        ground
+            .count("SELECT count(*) FROM lease WHERE holder IS NOT NULL")
+            .await,
+        0
+    );
     assert_eq!(replica.metrics.given_back.get(), 1);
 }
 
@@ -461,14 +682,24 @@ async fn shutdown_lets_attempts_end_and_writes_them() {
     replica.holds(1).await;
     gate.add_permits(1);
     replica.running.drain(LONG).await;
-    assert_eq!((ground.count(DELIVERED).await, ground.count("SELECT count(*) FROM lease WHERE holder IS NOT NULL").await), (1, 0));
+    assert_eq!(
+        (
+            ground.count(DELIVERED).await,
+            ground
+                .count("SELECT count(*) FROM lease WHERE holder IS NOT NULL")
+                .await
+        ),
+        (1, 0)
+    );
 }
 
 #[tokio::test]
 async fn a_hint_and_a_lost_hint_both_lead_to_the_delivery() {
     let mut receiver = Receiver::always(Reply::Status(200)).await;
     let ground = Ground::new([destination(uid(1), &receiver.url(), |_| {})]).await;
-    let replica = ground.start("a", |options| options.reread = Duration::from_secs(3600)).await;
+    let replica = ground
+        .start("a", |options| options.reread = Duration::from_secs(3600))
+        .await;
     replica.holds(u32::from(SHARDS)).await;
     let batch = ground.record(uid(1), [b"first".to_vec()]).await;
     replica.running.handle().recorded(batch);
@@ -487,7 +718,9 @@ async fn a_hint_and_a_lost_hint_both_lead_to_the_delivery() {
 #[tokio::test]
 async fn what_belongs_to_another_replica_is_told_once_a_batch() {
     let ground = Ground::new([]).await;
-    let mut listener = store::listen::Listener::connect(&ground.database.store).await.unwrap();
+    let mut listener = store::listen::Listener::connect(&ground.database.store)
+        .await
+        .unwrap();
     let replica = ground.start("a", |options| options.delivers = false).await;
     let batch = ground.record(uid(5), (0..50).map(|_| Vec::new())).await;
     replica.running.handle().recorded(batch);
@@ -507,9 +740,26 @@ async fn bad_receivers_are_outcomes_and_the_scheduler_goes_on() {
     let bad = [
         (Receiver::always(Reply::Hang).await, Outcome::TimedOut),
         (Receiver::always(Reply::Close).await, Outcome::Unreachable),
-        (Receiver::raw(b"not http at all\r\n\r\n").await, Outcome::Unreachable),
-        (Receiver::always(Reply::With(302, vec![("location", "/".into())], Default::default())).await, Outcome::Refused { status: 302, retry_after: None }),
-        (Receiver::always(Reply::Stream).await, Outcome::Delivered { status: 200 }),
+        (
+            Receiver::raw(b"not http at all\r\n\r\n").await,
+            Outcome::Unreachable,
+        ),
+        (
+            Receiver::always(Reply::With(
+                302,
+                vec![("location", "/".into())],
+                Default::default(),
+            ))
+            .await,
+            Outcome::Refused {
+                status: 302,
+                retry_after: None,
+            },
+        ),
+        (
+            Receiver::always(Reply::Stream).await,
+            Outcome::Delivered { status: 200 },
+        ),
     ];
     let rows = bad.iter().enumerate().map(|(n, (receiver, _))| {
         destination(uid(n as u128), &receiver.url(), |spec| {
@@ -524,12 +774,22 @@ async fn bad_receivers_are_outcomes_and_the_scheduler_goes_on() {
     }
     for _ in 0..bad.len() {
         let report = replica.report().await;
-        let n = (0..bad.len()).find(|n| uid(*n as u128) == report.destination.uid).unwrap();
+        let n = (0..bad.len())
+            .find(|n| uid(*n as u128) == report.destination.uid)
+            .unwrap();
         assert_eq!(report.outcome, bad[n].1, "{n}");
-        assert!(matches!(report.step, Step::Done | Step::DeadLetter(GaveUp::RetriesSpent | GaveUp::NotRetryable)));
+        assert!(matches!(
+            report.step,
+            Step::Done | Step::DeadLetter(GaveUp::RetriesSpent | GaveUp::NotRetryable)
+        ));
     }
     ground.until(QUEUED, 0).await;
-    assert_eq!(ground.count("SELECT max(length(response_body))::bigint FROM attempts").await, 16 * 1024);
+    assert_eq!(
+        ground
+            .count("SELECT max(length(response_body))::bigint FROM attempts")
+            .await,
+        16 * 1024
+    );
 }
 
 #[tokio::test]
@@ -537,7 +797,9 @@ async fn nothing_is_sent_before_the_first_table_and_nothing_is_lost_either() {
     let mut receiver = Receiver::always(Reply::Status(200)).await;
     let ground = Ground::new([]).await;
     // An installation that never published anything: its destinations aren't deleted, they are not there yet.
-    let replica = ground.start("a", |options| options.gone_grace = Duration::ZERO).await;
+    let replica = ground
+        .start("a", |options| options.gone_grace = Duration::ZERO)
+        .await;
     replica.holds(u32::from(SHARDS)).await;
     let batch = ground.record(uid(1), [b"x".to_vec()]).await;
     replica.running.handle().recorded(batch);
@@ -551,11 +813,16 @@ async fn nothing_is_sent_before_the_first_table_and_nothing_is_lost_either() {
 #[tokio::test]
 async fn what_is_pending_for_a_deleted_destination_becomes_a_dead_letter() {
     let receiver = Receiver::always(Reply::Status(200)).await;
-    let rows = [destination(uid(1), &receiver.url(), |spec| spec.suspended = true), destination(uid(2), &receiver.url(), |_| {})];
+    let rows = [
+        destination(uid(1), &receiver.url(), |spec| spec.suspended = true),
+        destination(uid(2), &receiver.url(), |_| {}),
+    ];
     let ground = Ground::new(rows.clone()).await;
     let published = crate::testing::Published::new(&ground.database.store, &rows).await;
     ground.record(uid(1), (0..700).map(|_| b"x".to_vec())).await;
-    let replica = ground.start("a", |options| options.gone_grace = Duration::ZERO).await;
+    let replica = ground
+        .start("a", |options| options.gone_grace = Duration::ZERO)
+        .await;
     replica.holds(u32::from(SHARDS)).await;
     // Out of our table, but not deleted: a row that this version can't read.
     ground.remove(uid(1));
@@ -563,10 +830,16 @@ async fn what_is_pending_for_a_deleted_destination_becomes_a_dead_letter() {
     replica.running.handle().rescan();
     ground.record(uid(2), [b"y".to_vec()]).await;
     ground.until(DELIVERED, 1).await;
-    assert_eq!((ground.count(QUEUED).await, ground.count(DEAD).await), (700, 0));
+    assert_eq!(
+        (ground.count(QUEUED).await, ground.count(DEAD).await),
+        (700, 0)
+    );
     published.publish(&[], &[rows[0].key()]).await;
     ground.until(DEAD, 700).await;
-    assert_eq!((ground.count(QUEUED).await, ground.count(ATTEMPTS).await), (0, 1));
+    assert_eq!(
+        (ground.count(QUEUED).await, ground.count(ATTEMPTS).await),
+        (0, 1)
+    );
     assert_eq!(ground.count("SELECT count(*) FROM deliveries WHERE reason = 'destination_deleted' AND attempts = 0").await, 700);
 }
 
@@ -576,8 +849,13 @@ async fn deliveries_whose_events_retention_has_dropped_do_not_hold_up_the_others
     let row = |suspended| destination(uid(1), &receiver.url(), |spec| spec.suspended = suspended);
     let (paused, released) = (row(true), row(false));
     let ground = Ground::new([paused]).await;
-    ground.record(uid(1), (0..1200).map(|_| b"old".to_vec())).await;
-    sqlx::query("DELETE FROM events").execute(ground.database.store.pool.raw()).await.unwrap();
+    ground
+        .record(uid(1), (0..1200).map(|_| b"old".to_vec()))
+        .await;
+    sqlx::query("DELETE FROM events")
+        .execute(ground.database.store.pool.raw())
+        .await
+        .unwrap();
     ground.record(uid(1), [b"new".to_vec()]).await;
     let replica = ground.start("a", |_| {}).await;
     ground.change(released);

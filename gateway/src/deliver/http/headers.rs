@@ -9,8 +9,17 @@ use bytes::{BufMut, Bytes, BytesMut};
 pub(super) fn is_ours(name: &str) -> bool {
     matches!(
         name,
-        "connection" | "content-length" | "expect" | "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding" | "upgrade"
-            | "webhook-id" | "webhook-timestamp"
+        "connection"
+            | "content-length"
+            | "expect"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "webhook-id"
+            | "webhook-timestamp"
     ) || name.starts_with("x-hookstream-")
 }
 
@@ -21,42 +30,88 @@ pub(super) fn is_forwarded(name: &str) -> bool {
         return rest == "event-key" || !is_kept_back(rest);
     }
     match name {
-        "content-type" | "content-encoding" | "content-language" | "content-digest" | "digest" | "signature" | "signature-input" | "idempotency-key" => true,
+        "content-type" | "content-encoding" | "content-language" | "content-digest" | "digest"
+        | "signature" | "signature-input" | "idempotency-key" => true,
         _ if name.starts_with("webhook-") => false,
-        _ => name.ends_with("-signature") || ["ce-", "svix-", "linear-", "sentry-hook-", "paypal-"].iter().any(|prefix| name.starts_with(prefix)),
+        _ => {
+            name.ends_with("-signature")
+                || ["ce-", "svix-", "linear-", "sentry-hook-", "paypal-"]
+                    .iter()
+                    .any(|prefix| name.starts_with(prefix))
+        }
     }
 }
 
 /// Of the `x-` headers (`rest` is without it): credentials, traces of proxies, and what frameworks take orders from.
 fn is_kept_back(rest: &str) -> bool {
     const PREFIXES: [&str; 16] = [
-        "forwarded", "real-ip", "hookstream-", "api-key", "auth", "envoy-", "b3-", "amzn-trace", "cloud-trace", "cluster-client", "client-ip", "original-",
-        "http-method", "method-override", "rewrite-url", "accel-",
+        "forwarded",
+        "real-ip",
+        "hookstream-",
+        "api-key",
+        "auth",
+        "envoy-",
+        "b3-",
+        "amzn-trace",
+        "cloud-trace",
+        "cluster-client",
+        "client-ip",
+        "original-",
+        "http-method",
+        "method-override",
+        "rewrite-url",
+        "accel-",
     ];
-    const SUFFIXES: [&str; 8] = ["-token", "-secret", "-password", "-key", "-authorization", "-cookie", "-credential", "-credentials"];
+    const SUFFIXES: [&str; 8] = [
+        "-token",
+        "-secret",
+        "-password",
+        "-key",
+        "-authorization",
+        "-cookie",
+        "-credential",
+        "-credentials",
+    ];
     PREFIXES.iter().any(|prefix| rest.starts_with(prefix))
-        || SUFFIXES.iter().any(|suffix| rest.ends_with(suffix) || rest == &suffix[1..])
-        || matches!(rest, "sendfile" | "request-id" | "csrftoken" | "remote-user" | "user" | "proxyuser-ip")
+        || SUFFIXES
+            .iter()
+            .any(|suffix| rest.ends_with(suffix) || rest == &suffix[1..])
+        || matches!(
+            rest,
+            "sendfile" | "request-id" | "csrftoken" | "remote-user" | "user" | "proxyuser-ip"
+        )
 }
 
 /// Copies what is forwarded from `name: value\r\n` lines, in order, duplicates kept. Values are slices of the event's bytes.
 pub(super) fn forward(lines: &Bytes, map: &mut HeaderMap) {
     let mut rest: &[u8] = lines;
     while !rest.is_empty() {
-        let end = rest.windows(2).position(|pair| pair == b"\r\n").unwrap_or(rest.len());
+        let end = rest
+            .windows(2)
+            .position(|pair| pair == b"\r\n")
+            .unwrap_or(rest.len());
         let line = &rest[..end];
         rest = &rest[(end + 2).min(rest.len())..];
-        let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+            continue;
+        };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         let mut lower = [0_u8; 64];
         // No header that we forward has a longer name.
-        let Some(lower) = lower.get_mut(..name.len()) else { continue };
+        let Some(lower) = lower.get_mut(..name.len()) else {
+            continue;
+        };
         lower.copy_from_slice(name);
         lower.make_ascii_lowercase();
         if !std::str::from_utf8(lower).is_ok_and(is_forwarded) {
             continue;
         }
-        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(lower), HeaderValue::from_maybe_shared(lines.slice_ref(value))) else { continue };
+        let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(lower),
+            HeaderValue::from_maybe_shared(lines.slice_ref(value)),
+        ) else {
+            continue;
+        };
         // A map holds 32,768 headers at most; ingest admits far fewer.
         let _ = map.try_append(name, value);
     }
@@ -86,9 +141,25 @@ mod tests {
     #[test]
     fn a_receiver_gets_what_it_dispatches_and_verifies_by() {
         for name in [
-            "content-type", "content-encoding", "x-github-event", "x-github-delivery", "x-hub-signature-256", "x-shopify-topic", "x-shopify-hmac-sha256",
-            "x-gitlab-event", "x-twilio-signature", "stripe-signature", "linear-signature", "linear-event", "svix-id", "svix-signature", "ce-type",
-            "paddle-signature", "x-amz-sns-message-type", "x-event-key", "signature",
+            "content-type",
+            "content-encoding",
+            "x-github-event",
+            "x-github-delivery",
+            "x-hub-signature-256",
+            "x-shopify-topic",
+            "x-shopify-hmac-sha256",
+            "x-gitlab-event",
+            "x-twilio-signature",
+            "stripe-signature",
+            "linear-signature",
+            "linear-event",
+            "svix-id",
+            "svix-signature",
+            "ce-type",
+            "paddle-signature",
+            "x-amz-sns-message-type",
+            "x-event-key",
+            "signature",
         ] {
             assert!(is_forwarded(name), "{name}");
         }
@@ -97,10 +168,39 @@ mod tests {
     #[test]
     fn credentials_proxies_and_orders_to_frameworks_stay_here() {
         for name in [
-            "authorization", "cookie", "host", "content-length", "connection", "transfer-encoding", "te", "upgrade", "proxy-authorization", "user-agent",
-            "accept", "accept-encoding", "x-forwarded-for", "x-forwarded", "x-forwarded-host", "forwarded", "x-real-ip", "x-api-key", "x-auth-token",
-            "x-authorization", "x-gitlab-token", "x-hookstream-event-id", "x-http-method-override", "x-original-url", "x-rewrite-url", "x-request-id",
-            "webhook-id", "webhook-signature", "x-csrf-token", "x-amzn-trace-id", "x-envoy-original-path", "x-token", "expect",
+            "authorization",
+            "cookie",
+            "host",
+            "content-length",
+            "connection",
+            "transfer-encoding",
+            "te",
+            "upgrade",
+            "proxy-authorization",
+            "user-agent",
+            "accept",
+            "accept-encoding",
+            "x-forwarded-for",
+            "x-forwarded",
+            "x-forwarded-host",
+            "forwarded",
+            "x-real-ip",
+            "x-api-key",
+            "x-auth-token",
+            "x-authorization",
+            "x-gitlab-token",
+            "x-hookstream-event-id",
+            "x-http-method-override",
+            "x-original-url",
+            "x-rewrite-url",
+            "x-request-id",
+            "webhook-id",
+            "webhook-signature",
+            "x-csrf-token",
+            "x-amzn-trace-id",
+            "x-envoy-original-path",
+            "x-token",
+            "expect",
         ] {
             assert!(!is_forwarded(name), "{name}");
         }
@@ -112,7 +212,10 @@ mod tests {
         let mut map = HeaderMap::new();
         forward(&lines, &mut map);
         assert_eq!(map.get("x-github-event").unwrap(), "push");
-        assert_eq!(map.get_all("x-twice").iter().collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(
+            map.get_all("x-twice").iter().collect::<Vec<_>>(),
+            ["1", "2"]
+        );
         assert_eq!(map.get("x-raw").unwrap().as_bytes(), b"caf\xc3\xa9");
         assert_eq!(map.get("x-last").unwrap(), "3");
         assert_eq!(map.len(), 5);

@@ -35,7 +35,11 @@ fn entry(seconds: i64, bytes: usize) -> Entry {
 
 /// A retry that is due at `seconds`.
 fn retry(seconds: i64) -> Entry {
-    Entry { recorded_at: at(0), attempts: 1, ..entry(seconds, 1) }
+    Entry {
+        recorded_at: at(0),
+        attempts: 1,
+        ..entry(seconds, 1)
+    }
 }
 
 fn destination(complete: bool) -> Destination {
@@ -47,20 +51,43 @@ fn destination(complete: bool) -> Destination {
         generation: 1,
         spec: DestinationSpec {
             suspended: false,
-            provider: Provider::Http(HttpSpec { url: "http://a/".into(), method: None, headers: vec![], timeout: Duration::from_secs(1), auth: None }),
-            retry: Policy { backoff: Backoff::Fixed, intervals_ms: vec![1], max_retries: 1, max_age_ms: None, retry_on: vec![], respect_retry_after: false },
+            provider: Provider::Http(HttpSpec {
+                url: "http://a/".into(),
+                method: None,
+                headers: vec![],
+                timeout: Duration::from_secs(1),
+                auth: None,
+            }),
+            retry: Policy {
+                backoff: Backoff::Fixed,
+                intervals_ms: vec![1],
+                max_retries: 1,
+                max_age_ms: None,
+                retry_on: vec![],
+                respect_retry_after: false,
+            },
             concurrency: 4,
         },
         secrets: vec![],
     });
-    destination.row = Some(Arc::new(Row { target: Target::prepare(&row), row }));
+    destination.row = Some(Arc::new(Row {
+        target: Target::prepare(&row),
+        row,
+    }));
     destination
 }
 
-const ROOM: Room = Room { window: 4, bytes: 1000 };
+const ROOM: Room = Room {
+    window: 4,
+    bytes: 1000,
+};
 
 fn times(now: i64) -> Times {
-    Times { now: at(now), soon: at(now + 60), confirm: at(now + 1) }
+    Times {
+        now: at(now),
+        soon: at(now + 60),
+        confirm: at(now + 1),
+    }
 }
 
 fn load(destination: &mut Destination, page: Vec<Entry>, now: i64) -> Loaded {
@@ -73,7 +100,9 @@ fn what_is_recorded_is_sent_in_the_order_of_its_due_times() {
     for seconds in [3, 1, 2] {
         assert!(destination.record(entry(seconds, 1), ROOM));
     }
-    let order: Vec<_> = std::iter::from_fn(|| destination.take()).map(|entry| entry.due_at).collect();
+    let order: Vec<_> = std::iter::from_fn(|| destination.take())
+        .map(|entry| entry.due_at)
+        .collect();
     assert_eq!(order, [at(1), at(2), at(3)]);
     assert_eq!((destination.in_flight, destination.bytes), (3, 0));
 }
@@ -90,7 +119,10 @@ fn what_finds_no_room_is_missing_and_comes_with_a_page() {
     while destination.take().is_some() {}
     assert!(destination.wants_load(4, 1000));
     destination.begin_load();
-    assert_eq!(load(&mut destination, vec![entry(5, 1), entry(6, 1)], 10).admitted, 2);
+    assert_eq!(
+        load(&mut destination, vec![entry(5, 1), entry(6, 1)], 10).admitted,
+        2
+    );
     // A short page is almost surely the last; the one that proves it can wait.
     assert!(!destination.wants_load(4, 1000));
     destination.advance(at(11));
@@ -111,7 +143,10 @@ fn an_unwritten_or_just_finished_delivery_is_not_loaded_again() {
     destination.begin_load();
     // Its row was still there when the page was read.
     destination.settle(first.delivery_id);
-    assert_eq!(load(&mut destination, vec![entry(1, 1), entry(2, 1)], 5), Loaded::default());
+    assert_eq!(
+        load(&mut destination, vec![entry(1, 1), entry(2, 1)], 5),
+        Loaded::default()
+    );
     // A later page shows it only if it is really there.
     destination.settle(second.delivery_id);
     destination.note_missing(BEGINNING);
@@ -139,7 +174,10 @@ fn new_deliveries_wait_behind_a_backlog_but_not_behind_its_end() {
     destination.begin_load();
     load(&mut destination, (1..=4).map(|n| entry(n, 1)).collect(), 50);
     destination.take();
-    assert!(!destination.record(entry(51, 1), ROOM), "the page was full: there may be more before it");
+    assert!(
+        !destination.record(entry(51, 1), ROOM),
+        "the page was full: there may be more before it"
+    );
     while destination.take().is_some() {}
     destination.begin_load();
     load(&mut destination, vec![entry(50, 1)], 51);
@@ -151,9 +189,19 @@ fn retries_wait_in_memory_only_when_they_are_due_soon() {
     let mut destination = destination(true);
     assert!(destination.retry(retry(30), at(60), ROOM));
     assert!(!destination.retry(retry(100), at(60), ROOM));
-    assert_eq!((destination.ready(), destination.held(), destination.next_wake()), (0, 1, Some(at(30))));
+    assert_eq!(
+        (
+            destination.ready(),
+            destination.held(),
+            destination.next_wake()
+        ),
+        (0, 1, Some(at(30)))
+    );
     destination.advance(at(30));
-    assert_eq!((destination.ready(), destination.next_wake()), (1, Some(at(100))));
+    assert_eq!(
+        (destination.ready(), destination.next_wake()),
+        (1, Some(at(100)))
+    );
     assert_eq!(destination.missing(), None);
     destination.advance(at(100));
     assert!(destination.missing().unwrap() < retry(100).key());
@@ -168,8 +216,21 @@ fn waiting_retries_never_keep_fresh_deliveries_out() {
     assert!(!destination.retry(retry(25), at(60), ROOM));
     destination.begin_load();
     // The fifth retry finds no room among the waiting, what is due behind it does.
-    let loaded = load(&mut destination, vec![retry(11), retry(12), entry(13, 1)], 10);
-    assert_eq!((loaded, destination.ready()), (Loaded { admitted: 1, no_room: false }, 1));
+    let loaded = load(
+        &mut destination,
+        vec![retry(11), retry(12), entry(13, 1)],
+        10,
+    );
+    assert_eq!(
+        (loaded, destination.ready()),
+        (
+            Loaded {
+                admitted: 1,
+                no_room: false
+            },
+            1
+        )
+    );
     assert_eq!(destination.next_wake(), Some(at(11)));
 }
 
@@ -177,19 +238,45 @@ fn waiting_retries_never_keep_fresh_deliveries_out() {
 fn a_page_ends_where_deliveries_are_not_due_soon() {
     let mut destination = destination(false);
     destination.begin_load();
-    load(&mut destination, vec![entry(1, 1), retry(500), retry(600)], 10);
-    assert_eq!((destination.missing(), destination.held(), destination.next_wake()), (None, 1, Some(at(500))));
+    load(
+        &mut destination,
+        vec![entry(1, 1), retry(500), retry(600)],
+        10,
+    );
+    assert_eq!(
+        (
+            destination.missing(),
+            destination.held(),
+            destination.next_wake()
+        ),
+        (None, 1, Some(at(500)))
+    );
 }
 
 #[test]
 fn a_body_that_finds_no_room_waits_but_one_at_a_time_always_fits() {
     let mut destination = destination(false);
     destination.begin_load();
-    let none = Room { window: 4, bytes: 0 };
-    assert_eq!(destination.load(vec![entry(1, 50)], 4, times(5), none, false), Loaded { admitted: 0, no_room: true });
+    let none = Room {
+        window: 4,
+        bytes: 0,
+    };
+    assert_eq!(
+        destination.load(vec![entry(1, 50)], 4, times(5), none, false),
+        Loaded {
+            admitted: 0,
+            no_room: true
+        }
+    );
     assert_eq!(destination.missing(), Some(BEGINNING));
     destination.begin_load();
-    assert_eq!(destination.load(vec![entry(1, 50), entry(2, 50)], 4, times(5), none, true), Loaded { admitted: 1, no_room: true });
+    assert_eq!(
+        destination.load(vec![entry(1, 50), entry(2, 50)], 4, times(5), none, true),
+        Loaded {
+            admitted: 1,
+            no_room: true
+        }
+    );
     assert_eq!(destination.missing(), Some(entry(1, 50).key()));
 }
 
@@ -199,9 +286,19 @@ fn trimming_gives_the_end_of_the_window_back_to_the_table() {
     for seconds in 1..=4 {
         destination.record(entry(seconds, 100), ROOM);
     }
-    destination.retry(Entry { event: entry(0, 100).event, ..retry(9) }, at(60), ROOM);
+    destination.retry(
+        Entry {
+            event: entry(0, 100).event,
+            ..retry(9)
+        },
+        at(60),
+        ROOM,
+    );
     destination.trim(200);
-    assert_eq!((destination.ready(), destination.held(), destination.bytes), (2, 2, 200));
+    assert_eq!(
+        (destination.ready(), destination.held(), destination.bytes),
+        (2, 2, 200)
+    );
     assert!(destination.missing().unwrap() < entry(3, 1).key());
     destination.trim(0);
     assert_eq!(destination.ready(), 1, "the next delivery stays");
@@ -215,9 +312,23 @@ fn a_suspended_destination_holds_nothing() {
     let sent = destination.take().unwrap();
     destination.row = None;
     destination.forget();
-    assert_eq!((destination.held(), destination.bytes, destination.next_wake()), (0, 0, None));
+    assert_eq!(
+        (
+            destination.held(),
+            destination.bytes,
+            destination.next_wake()
+        ),
+        (0, 0, None)
+    );
     assert!(!destination.record(entry(3, 10), ROOM) && !destination.wants_load(4, 1000));
-    assert!(!destination.retry(Entry { attempts: 1, ..sent }, at(60), ROOM));
+    assert!(!destination.retry(
+        Entry {
+            attempts: 1,
+            ..sent
+        },
+        at(60),
+        ROOM
+    ));
     assert_eq!(destination.missing(), Some(BEGINNING));
 }
 
