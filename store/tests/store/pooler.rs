@@ -28,6 +28,7 @@ async fn pool_of(database: &Database) -> Connections {
     let mut connections = Vec::new();
     for _ in 0..3 {
         let mut server = TcpStream::connect(address).await.unwrap();
+        server.set_nodelay(true).unwrap();
         let parameters = format!("user\0hookstream\0database\0{name}\0\0");
         let mut startup = u32::try_from(parameters.len() + 8)
             .unwrap()
@@ -120,6 +121,7 @@ async fn pooler(database: &Database) -> u16 {
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
+            client.set_nodelay(true).unwrap();
             tokio::spawn(serve(client, Arc::clone(&connections)));
         }
     });
