@@ -329,7 +329,7 @@ fn a_mistake_in_a_destination_says_what_to_write() {
             Destination/shop/x Accepted UnsupportedValue: spec.retry.intervals[0]: `soon` is not a duration; write a whole number and a unit (ms, s, m, h, d), as `30s`, `5m`, `24h`, `30d` or `1h30m`
             Destination/shop/x Accepted UnsupportedValue: spec.retry.intervals[1]: `0s` is no time at all; write at least `1ms`
             Destination/shop/x Accepted UnsupportedValue: spec.retry.intervals[2]: `31d` is longer than 30d, the most
-            Destination/shop/x Accepted UnsupportedValue: spec.retry.maxRetries: `-1` is out of range; write 0 to 1000
+            Destination/shop/x Accepted UnsupportedValue: spec.retry.maxRetries: `-1` is out of range; write 0 to 100
             Destination/shop/x Accepted UnsupportedValue: spec.retry.maxAge: `1y` is not a duration; write a whole number and a unit (ms, s, m, h, d), as `30s`, `5m`, `24h`, `30d` or `1h30m`
             Destination/shop/x Accepted UnsupportedValue: spec.retry.retryOn[0]: a 410 always stops at once, since the receiver says that it is gone; leave it out
             Destination/shop/x Accepted UnsupportedValue: spec.retry.retryOn[1]: `200` is no failure: an answer of 2xx is a delivery, and 1xx is never the answer; leave it out
