@@ -33,6 +33,8 @@ pub(crate) struct Leases {
     pub(crate) surplus: usize,
     /// Replicas whose lease we saw expired, and when: their last heartbeat may look fresh for a while.
     pub(crate) dead: HashMap<String, Instant>,
+    /// Since when there have been shards that nobody holds.
+    pub(crate) free_since: Option<Instant>,
     pub(crate) metrics: DeliveryMetrics,
     /// To the scheduler.
     pub(crate) events: Box<dyn Fn(LeaseEvent) + Send + Sync>,
@@ -77,9 +79,7 @@ impl Leases {
                         }
                     }
                     self.release(&shards).await;
-                    if retiring {
-                        self.tell_the_others().await;
-                    }
+                    self.tell_the_others(retiring).await;
                 }
                 () = wake.notified(), if !retiring => {
                     self.round(false).await;
@@ -164,15 +164,24 @@ impl Leases {
                 _ => {}
             }
         }
-        let live = replicas::live(&self.pool, fresh).await?;
-        let others = live
-            .iter()
-            .filter(|other| {
-                *other.id != *self.replica
-                    && other.roles.iter().any(|role| role == DELIVERY)
-                    && !self.dead.contains_key(&other.id)
-            })
-            .count();
+        let mut live = replicas::live(&self.pool, fresh).await?;
+        live.retain(|other| {
+            *other.id != *self.replica && other.roles.iter().any(|role| role == DELIVERY)
+        });
+        let free = usize::from(self.shards)
+            - (0..self.shards)
+                .filter(|shard| taken.contains(shard) || self.held.contains_key(shard))
+                .count();
+        if free == 0 {
+            self.free_since = None;
+        } else if now.duration_since(*self.free_since.get_or_insert(now)) >= self.ttl {
+            // Somebody leaves shards lying: a process that died before it took any, and whose heartbeat looks fresh.
+            let holds = |id: &str| rows.iter().any(|row| row.holder.as_deref() == Some(id));
+            let idle = live.iter().filter(|other| !holds(&other.id));
+            self.dead.extend(idle.map(|other| (other.id.clone(), now)));
+        }
+        live.retain(|other| !self.dead.contains_key(&other.id));
+        let others = live.len();
         let part = usize::from(self.shards).div_ceil(others + 1);
         let staying = self.held.values().filter(|held| !held.leaving).count();
         if staying > part {
@@ -270,9 +279,15 @@ impl Leases {
         }
     }
 
-    /// Wakes the other replicas' leases at once. The heartbeat writes our row again, by then without the role.
-    async fn tell_the_others(&self) {
-        if let Err(error) = replicas::leave(&self.pool, &self.replica).await {
+    /// Wakes the other replicas' leases at once. One that retires also leaves the replicas: its heartbeat has stopped.
+    async fn tell_the_others(&self, retiring: bool) {
+        let told = async {
+            if retiring {
+                replicas::leave(&self.pool, &self.replica).await?;
+            }
+            replicas::announce(&self.pool).await
+        };
+        if let Err(error) = told.await {
             tracing::debug!(%error, "other replicas take the shards on their timers");
         }
     }

@@ -93,6 +93,15 @@ pub async fn live(pool: &Pool, within: Duration) -> Result<Vec<Replica>> {
     rows.iter().map(replica).collect()
 }
 
+/// Says that the shards are to be shared anew: some were let go.
+pub async fn announce(pool: &Pool) -> Result<()> {
+    let mut session = pool.session().await?;
+    pool.query("SELECT pg_notify('hookstream_replicas', '')")
+        .execute(session.connection())
+        .await?;
+    session.done().await
+}
+
 const LEAVE: &str = "\
 WITH gone AS (DELETE FROM replica WHERE id = $1 RETURNING id) SELECT pg_notify('hookstream_replicas', '') FROM gone";
 

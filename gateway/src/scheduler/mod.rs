@@ -287,6 +287,7 @@ pub fn start(
         held: BTreeMap::new(),
         surplus: 0,
         dead: HashMap::new(),
+        free_since: None,
         metrics: metrics.clone(),
         events: Box::new(move |event| {
             let _ = events.send(Message::Lease(event));

@@ -542,12 +542,11 @@ async fn bodies_are_bounded_too_and_everything_is_delivered_all_the_same() {
 async fn a_shard_is_handed_over_at_once_on_shutdown() {
     let mut receiver = Receiver::always(Reply::Status(200)).await;
     let ground = Ground::new([destination(uid(1), &receiver.url(), |_| {})]).await;
-    let mut first = ground.start("a", |_| {}).await;
-    first.holds(u32::from(SHARDS)).await;
     // So long that only a release can explain what follows.
-    let second = ground
-        .start("b", |options| options.lease_ttl = Duration::from_secs(30))
-        .await;
+    let ttl = Duration::from_secs(3);
+    let mut first = ground.start("a", |options| options.lease_ttl = ttl).await;
+    first.holds(u32::from(SHARDS)).await;
+    let second = ground.start("b", |options| options.lease_ttl = ttl).await;
     second.holds(u32::from(SHARDS / 2)).await;
     first.holds(u32::from(SHARDS / 2)).await;
     let started = service::clock::instant();
@@ -578,6 +577,15 @@ async fn two_replicas_that_start_at_once_share_the_shards() {
             .await,
         2
     );
+}
+
+#[tokio::test]
+async fn a_process_that_died_before_it_took_a_shard_keeps_none_free() {
+    let ground = Ground::new([]).await;
+    // Its last heartbeat is a moment old.
+    ground.beat("dead").await;
+    let replica = ground.start("a", |_| {}).await;
+    replica.holds(u32::from(SHARDS)).await;
 }
 
 #[tokio::test]
