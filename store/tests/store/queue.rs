@@ -139,9 +139,11 @@ async fn depth_estimates_a_long_queue_and_stays_cheap() {
     execute(
         pool,
         "INSERT INTO queue SELECT 1, gen_random_uuid(), now() - n * interval '1 s', gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'n',
-         (n % 4 = 0)::int, now() - n * interval '1 s' FROM generate_series(1, 60000) n",
+         (n % 4 = 0)::int, now() - n * interval '1 s' FROM generate_series(1, 60000) n;
+         DO $$ BEGIN PERFORM pg_stat_force_next_flush(); EXCEPTION WHEN undefined_function THEN NULL; END $$",
     )
     .await;
+    // The session's own count is flushed before, or it would be added to what ANALYZE finds.
     execute(pool, "ANALYZE queue").await;
     let depth = queue::depth(pool).await.unwrap();
     assert!(!depth.exact);
