@@ -46,7 +46,8 @@ impl Guard {
 
     /// Whether `removals` may be taken from a table of `rows` rows.
     pub fn judge(&mut self, removals: BTreeSet<RowKey>, rows: usize, now: Instant) -> Judgement {
-        if removals.len() <= ALWAYS_ALLOWED || removals.len() * 2 <= rows {
+        let few = removals.len() <= ALWAYS_ALLOWED || removals.len() * 2 <= rows;
+        if few || self.stable_for.is_zero() {
             self.held = None;
             return Judgement::Publish;
         }
@@ -90,6 +91,14 @@ mod tests {
     #[test]
     fn up_to_half_of_the_rows_may_go_at_once() {
         assert_eq!(Guard::new(Duration::from_secs(30)).judge(removals(50), 100, start()), Judgement::Publish);
+    }
+
+    #[test]
+    fn a_hold_of_nothing_holds_nothing() {
+        assert_eq!(
+            Guard::new(Duration::ZERO).judge(removals(100), 100, start()),
+            Judgement::Publish
+        );
     }
 
     #[test]
