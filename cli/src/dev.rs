@@ -69,6 +69,8 @@ struct Session {
     control: Control,
     traffic: Traffic,
     style: Style,
+    /// What was said when the folder as a whole couldn't be read, while it can't.
+    unreadable: Option<String>,
 }
 
 impl Session {
@@ -104,6 +106,7 @@ impl Session {
                 control,
                 traffic,
                 style,
+                unreadable: None,
             },
             backing,
         ))
@@ -139,12 +142,15 @@ impl Session {
         let next = match tokio::task::block_in_place(|| self.folder.read(clock::now())) {
             Ok(next) => next,
             Err(error) => {
-                print([self
-                    .style
-                    .problem(&format!("{error}: what was there before keeps routing"))]);
+                let problem = format!("{error}: what was there before keeps routing");
+                // Looked at every few seconds, said once.
+                if self.unreadable.replace(problem.clone()).as_ref() != Some(&problem) {
+                    print([self.style.problem(&problem)]);
+                }
                 return Ok(());
             }
         };
+        self.unreadable = None;
         let before = std::mem::replace(&mut self.declared, next);
         print(self.mistakes.read(&self.declared, &self.style));
         match self.control.tell(&before, &self.declared).await? {

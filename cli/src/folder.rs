@@ -18,7 +18,7 @@ use std::{
 };
 use uuid::Uuid;
 
-/// Folders below folders, counted from the one that was named; a link that leads back up ends here.
+/// Folders below folders, counted from the one that was named.
 const MAX_DEPTH: usize = 16;
 
 /// Of all files together. A folder with more is somebody's home directory, and is said to be.
@@ -88,19 +88,15 @@ impl Folder {
     /// A file or folder that was named doesn't exist or may not be read. What is found inside a folder and can't be read
     /// is a problem in the answer.
     pub fn read(&mut self, now: Timestamp) -> io::Result<Declared> {
-        let mut declared = Declared::default();
-        let mut paths = BTreeSet::new();
+        let mut walk = Walk::default();
         for root in &self.roots {
-            if fs::metadata(root)
-                .map_err(|error| named(root, error))?
-                .is_dir()
-            {
-                walk(root, 0, &mut paths, &mut declared.problems)
-                    .map_err(|error| named(root, error))?;
-            } else {
-                paths.insert(root.clone());
-            }
+            walk.root(root).map_err(|error| named(root, error))?;
         }
+        let paths = walk.found;
+        let mut declared = Declared {
+            problems: walk.problems,
+            ..Declared::default()
+        };
         self.files.retain(|path, _| paths.contains(path));
         for path in paths {
             self.refresh(path, &mut declared.problems);
@@ -293,47 +289,74 @@ fn step<K: Ord, V: PartialEq>(
     }
 }
 
-/// Collects the manifests in a folder and below: `*.yaml` and `*.yml`, nothing hidden, no kustomization (it lists
-/// manifests, it isn't one).
-fn walk(
-    folder: &Path,
-    depth: usize,
-    paths: &mut BTreeSet<PathBuf>,
-    problems: &mut BTreeSet<Remark>,
-) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if !is_candidate(&path) {
-            continue;
+/// Finds the manifests in folders and below: `*.yaml` and `*.yml`, nothing hidden, no kustomization (it lists manifests,
+/// it isn't one). What two roots or links lead to is found once.
+#[derive(Default)]
+struct Walk {
+    found: BTreeSet<PathBuf>,
+    problems: BTreeSet<Remark>,
+    /// Where files and folders really are.
+    seen: BTreeSet<PathBuf>,
+}
+
+impl Walk {
+    fn root(&mut self, root: &Path) -> io::Result<()> {
+        if fs::metadata(root)?.is_dir() {
+            return self.folder(root, 0);
         }
-        // A file that went between the listing and this is as if it had gone before.
-        let Ok(metadata) = fs::metadata(&path) else {
-            continue;
-        };
-        if metadata.is_dir() {
-            if depth + 1 >= MAX_DEPTH {
-                problems.insert(Remark {
-                    file: path,
-                    line: 1,
-                    message: format!("more than {MAX_DEPTH} folders deep: not read"),
-                });
-            } else if let Err(error) = walk(&path, depth + 1, paths, problems) {
-                problems.insert(Remark {
-                    file: path,
-                    line: 1,
-                    message: format!("can't be read: {error}"),
-                });
-            }
-        } else if is_manifest(&path) {
-            if paths.len() >= MAX_FILES {
-                return Err(io::Error::other(format!(
-                    "more than {MAX_FILES} manifests: name a smaller folder"
-                )));
-            }
-            paths.insert(path);
+        if self.is_new(root) {
+            self.found.insert(root.to_owned());
         }
+        Ok(())
     }
-    Ok(())
+
+    fn folder(&mut self, folder: &Path, depth: usize) -> io::Result<()> {
+        if !self.is_new(folder) {
+            return Ok(());
+        }
+        let mut entries = fs::read_dir(folder)?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<io::Result<Vec<PathBuf>>>()?;
+        // The order of a listing is the file system's mood; of two names for one file the same one is to win each time.
+        entries.sort();
+        for path in entries.into_iter().filter(|path| is_candidate(path)) {
+            // A file that went between the listing and this is as if it had gone before.
+            let Ok(metadata) = fs::metadata(&path) else {
+                continue;
+            };
+            if metadata.is_dir() {
+                if depth + 1 >= MAX_DEPTH {
+                    self.problem(
+                        &path,
+                        format!("more than {MAX_DEPTH} folders deep: not read"),
+                    );
+                } else if let Err(error) = self.folder(&path, depth + 1) {
+                    self.problem(&path, format!("can't be read: {error}"));
+                }
+            } else if is_manifest(&path) && self.is_new(&path) {
+                if self.found.len() >= MAX_FILES {
+                    let message = format!("more than {MAX_FILES} manifests: name a smaller folder");
+                    return Err(io::Error::other(message));
+                }
+                self.found.insert(path);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_new(&mut self, path: &Path) -> bool {
+        let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        self.seen.insert(place)
+    }
+
+    fn problem(&mut self, file: &Path, message: String) {
+        let file = file.to_owned();
+        self.problems.insert(Remark {
+            file,
+            line: 1,
+            message,
+        });
+    }
 }
 
 fn is_candidate(path: &Path) -> bool {

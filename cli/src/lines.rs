@@ -188,7 +188,7 @@ pub(crate) fn duration(duration: Duration) -> String {
             format!("{:.1} s", millis / 1e3)
         }
         ..59_500.0 => format!("{seconds} s"),
-        _ if seconds < 3600 && seconds % 60 == 0 => format!("{} min", seconds / 60),
+        _ if seconds < 3600 && seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
         _ if seconds < 3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
     }

@@ -25,7 +25,8 @@ use tokio::process::Command;
 const BOUND: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_of_manifests_runs_follows_every_save_and_ends_with_nothing_left_behind() -> Result<()> {
+async fn a_folder_of_manifests_runs_follows_every_save_and_ends_with_nothing_left_behind()
+-> Result<()> {
     let receiver = Receiver::start().await?;
     let place = Place::new()?;
     let manifests = |path: &str| manifests(path, &receiver.url("/hooks"));
@@ -37,28 +38,45 @@ async fn a_folder_of_manifests_runs_follows_every_save_and_ends_with_nothing_lef
     // What is posted is delivered, and both are told.
     let event = dev.post("github", r#"{"a": 1}"#).await?.event_id()?;
     let received = receiver.until(1, BOUND).await?;
-    assert_eq!((received[0].event_id(), &received[0].body[..]), (&event[..], &br#"{"a": 1}"#[..]));
+    assert_eq!(
+        (received[0].event_id(), &received[0].body[..]),
+        (&event[..], &br#"{"a": 1}"#[..])
+    );
     dev.line(&["github", "POST 200", &event]).await?;
-    dev.line(&["ci", "attempt 1", "200", "delivered", &event]).await?;
+    dev.line(&["ci", "attempt 1", "200", "delivered", &event])
+        .await?;
     dev.line(&["private addresses"]).await?;
 
     // A saved file is live within a second, also when it replaces the old one.
     place.write("hooks.yaml.draft", &manifests("gitlab"))?;
     let saved_at = service::clock::instant();
-    fs::rename(place.manifests.join("hooks.yaml.draft"), place.manifests.join("hooks.yaml"))?;
+    fs::rename(
+        place.manifests.join("hooks.yaml.draft"),
+        place.manifests.join("hooks.yaml"),
+    )?;
     while dev.post("gitlab", "{}").await?.status != StatusCode::OK {
         ensure!(saved_at.elapsed() < BOUND, "the saved path is never live");
     }
     let took = saved_at.elapsed();
     assert!(took < Duration::from_secs(1), "live after {took:?}");
-    assert_eq!(dev.post("github", "{}").await?.status, StatusCode::NOT_FOUND, "the old path is gone");
+    assert_eq!(
+        dev.post("github", "{}").await?.status,
+        StatusCode::NOT_FOUND,
+        "the old path is gone"
+    );
 
     // A mistake is told with its file and line, and what was there before goes on.
-    place.write("hooks.yaml", &manifests("gitlab").replace("path: gitlab", "pth: gitlab"))?;
+    place.write(
+        "hooks.yaml",
+        &manifests("gitlab").replace("path: gitlab", "pth: gitlab"),
+    )?;
     dev.line(&["hooks.yaml:5:", "pth"]).await?;
     dev.post("gitlab", "{}").await?.event_id()?;
     // So is one that only the compiler can see.
-    place.write("hooks.yaml", &manifests("gitlab").replace("op: exists", "op: exits"))?;
+    place.write(
+        "hooks.yaml",
+        &manifests("gitlab").replace("op: exists", "op: exits"),
+    )?;
     dev.line(&["hooks.yaml:24:"]).await?;
     let event = dev.post("gitlab", "{}").await?.event_id()?;
     dev.line(&["ci", "delivered", &event]).await?;
@@ -66,7 +84,12 @@ async fn a_folder_of_manifests_runs_follows_every_save_and_ends_with_nothing_lef
     // Ctrl-C drains, ends with 0, and nothing keeps running. The data stays, and is used again.
     ensure!(!postgres_in(&data)?.is_empty(), "a private Postgres runs");
     dev.process.signal("INT").await?;
-    assert_eq!(dev.process.ended(BOUND).await?.code(), Some(0), "{}", dev.process.output());
+    assert_eq!(
+        dev.process.ended(BOUND).await?.code(),
+        Some(0),
+        "{}",
+        dev.process.output()
+    );
     assert_eq!(postgres_in(&data)?, Vec::<String>::new());
     let ring = data.join("keyring");
     assert_eq!(fs::metadata(&ring)?.permissions().mode() & 0o777, 0o600);
@@ -84,7 +107,10 @@ async fn a_folder_of_manifests_runs_follows_every_save_and_ends_with_nothing_lef
 async fn an_event_survives_kill_9_which_leaves_no_postgres() -> Result<()> {
     let place = Place::new()?;
     // Nobody listens there, so the delivery is still to be made when the process dies.
-    place.write("hooks.yaml", &manifests("github", &format!("http://127.0.0.1:{}/", free_port())))?;
+    place.write(
+        "hooks.yaml",
+        &manifests("github", &format!("http://127.0.0.1:{}/", free_port())),
+    )?;
     let data = place.root.join("data");
     let flags = ["--data-dir", data.to_str().context("UTF-8")?];
     let dev = Dev::start(&place, &flags).await?;
@@ -102,14 +128,25 @@ async fn an_ephemeral_run_leaves_nothing_on_the_disk() -> Result<()> {
     let place = Place::new()?;
     place.write("hooks.yaml", &manifests("github", "http://127.0.0.1:9/"))?;
     let mut dev = Dev::start(&place, &["--ephemeral"]).await?;
-    ensure!(!entries(&place.temporary).is_empty(), "the database is in the temporary folder");
+    ensure!(
+        !entries(&place.temporary).is_empty(),
+        "the database is in the temporary folder"
+    );
     dev.process.signal("INT").await?;
-    assert_eq!(dev.process.ended(BOUND).await?.code(), Some(0), "{}", dev.process.output());
+    assert_eq!(
+        dev.process.ended(BOUND).await?.code(),
+        Some(0),
+        "{}",
+        dev.process.output()
+    );
     assert_eq!(entries(&place.temporary), BTreeSet::new());
     assert_eq!(entries(&place.home), BTreeSet::new());
     let dev = Dev::start(&place, &["--ephemeral"]).await?;
     dev.process.kill().await?;
-    until("what a kill -9 left is removed", || Ok(entries(&place.temporary).is_empty())).await
+    until("what a kill -9 left is removed", || {
+        Ok(entries(&place.temporary).is_empty())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,7 +158,9 @@ async fn nobody_can_run_it_too() -> Result<()> {
     fs::copy(binary("hookstream"), &copy)?;
     let mut command = if is_root().await? {
         let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&copy);
         command
     } else {
         Command::new(&copy)
@@ -129,9 +168,17 @@ async fn nobody_can_run_it_too() -> Result<()> {
     let mut dev = Dev::spawn(&place, command.arg("dev").arg(&place.manifests)).await?;
     dev.post("github", "{}").await?.event_id()?;
     let kept = entries(&place.home.join(".local/share/hookstream"));
-    assert!(kept.len() == 1 && kept.iter().all(|name| name.starts_with("dev-")), "{kept:?}");
+    assert!(
+        kept.len() == 1 && kept.iter().all(|name| name.starts_with("dev-")),
+        "{kept:?}"
+    );
     dev.process.signal("INT").await?;
-    assert_eq!(dev.process.ended(BOUND).await?.code(), Some(0), "{}", dev.process.output());
+    assert_eq!(
+        dev.process.ended(BOUND).await?.code(),
+        Some(0),
+        "{}",
+        dev.process.output()
+    );
     assert_eq!(postgres_in(&place.home)?, Vec::<String>::new());
     Ok(())
 }
@@ -144,11 +191,29 @@ async fn what_cannot_start_says_why_and_ends_with_1() -> Result<()> {
     let taken = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
     let held = TcpListener::bind(&taken)?;
     let dev = ["dev", "--ephemeral", "--admin-listen", "127.0.0.1:0"];
-    assert_failed(&place.run(&[&dev[..], &["--listen", &taken, folder]].concat()).await?, &[&taken]);
+    assert_failed(
+        &place
+            .run(&[&dev[..], &["--listen", &taken, folder]].concat())
+            .await?,
+        &[&taken],
+    );
     drop(held);
-    assert_failed(&place.run(&["dev", "--ephemeral", "/nowhere/at/all"]).await?, &["/nowhere/at/all"]);
+    assert_failed(
+        &place
+            .run(&["dev", "--ephemeral", "/nowhere/at/all"])
+            .await?,
+        &["/nowhere/at/all"],
+    );
     let away = format!("postgres://user:hunter2@{taken}/x");
-    let failed = place.run(&[&dev[..], &["--listen", "127.0.0.1:0", "--database-url", &away, folder]].concat()).await?;
+    let failed = place
+        .run(
+            &[
+                &dev[..],
+                &["--listen", "127.0.0.1:0", "--database-url", &away, folder],
+            ]
+            .concat(),
+        )
+        .await?;
     assert_failed(&failed, &["database"]);
     assert!(!said(&failed).contains("hunter2"));
     assert_eq!(entries(&place.temporary), BTreeSet::new());
@@ -158,7 +223,14 @@ async fn what_cannot_start_says_why_and_ends_with_1() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_usage_ends_with_2() -> Result<()> {
     let place = Place::new()?;
-    for wrong in [&["dev", "--listen", "nowhere"][..], &["dev", "--ephemeral", "--data-dir", "x"], &["lint"], &["test", "-f", "x"], &["cook"], &[]] {
+    for wrong in [
+        &["dev", "--listen", "nowhere"][..],
+        &["dev", "--ephemeral", "--data-dir", "x"],
+        &["lint"],
+        &["test", "-f", "x"],
+        &["cook"],
+        &[],
+    ] {
         let output = place.run(wrong).await?;
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
         assert!(!output.stderr.is_empty(), "{wrong:?}");
@@ -172,16 +244,31 @@ async fn lint_ends_with_0_when_clean_and_with_1_and_a_line_when_not() -> Result<
     let clean = manifests("github", "https://example.com/");
     for (text, code, words) in [
         (clean.clone(), 0, &["no findings"][..]),
-        (clean.replace("destination: {name: ci}", "destination: {name: nowhere}"), 1, &["hooks.yaml:21: ", "nowhere"]),
-        (clean.replace("op: exists", "op: exits"), 1, &["hooks.yaml:24: "]),
+        (
+            clean.replace("destination: {name: ci}", "destination: {name: nowhere}"),
+            1,
+            &["hooks.yaml:21: ", "nowhere"],
+        ),
+        (
+            clean.replace("op: exists", "op: exits"),
+            1,
+            &["hooks.yaml:24: "],
+        ),
         ("kind: [".to_owned(), 1, &["hooks.yaml:", "YAML"]),
     ] {
         place.write("hooks.yaml", &text)?;
         let output = place.run(&["lint", "-f", place.folder()?]).await?;
         assert_eq!(output.status.code(), Some(code), "{}", said(&output));
-        assert!(words.iter().all(|word| said(&output).contains(word)), "{words:?} in {}", said(&output));
+        assert!(
+            words.iter().all(|word| said(&output).contains(word)),
+            "{words:?} in {}",
+            said(&output)
+        );
     }
-    assert_failed(&place.run(&["lint", "-f", "/nowhere/at/all"]).await?, &["/nowhere/at/all"]);
+    assert_failed(
+        &place.run(&["lint", "-f", "/nowhere/at/all"]).await?,
+        &["/nowhere/at/all"],
+    );
     Ok(())
 }
 
@@ -193,18 +280,40 @@ async fn test_tells_what_would_happen_to_an_event() -> Result<()> {
     let quickstart = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart");
     let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(b"It's a Secret to Everybody")?;
     mac.update(b"{}");
-    let right = format!("X-Hub-Signature-256: sha256={}", hex::encode(mac.finalize().into_bytes()));
+    let right = format!(
+        "X-Hub-Signature-256: sha256={}",
+        hex::encode(mac.finalize().into_bytes())
+    );
     let wrong = format!("X-Hub-Signature-256: sha256={}", "0".repeat(64));
     for (signature, kind, code, words) in [
-        (&right, "push", 0, &["accepted", "github-to-ci", "takes it"][..]),
-        (&right, "star", 0, &["accepted", "github-to-ci", "filtered out"]),
+        (
+            &right,
+            "push",
+            0,
+            &["accepted", "github-to-ci", "takes it"][..],
+        ),
+        (
+            &right,
+            "star",
+            0,
+            &["accepted", "github-to-ci", "filtered out"],
+        ),
         (&wrong, "push", 1, &["refused", "401"]),
     ] {
         let kind = format!("X-GitHub-Event: {kind}");
         let event = event.to_str().context("UTF-8")?;
-        let output = place.run(&["test", "-f", quickstart, "--source", "github", "--event", event, "--header", signature, "--header", &kind]).await?;
+        let output = place
+            .run(&[
+                "test", "-f", quickstart, "--source", "github", "--event", event, "--header",
+                signature, "--header", &kind,
+            ])
+            .await?;
         assert_eq!(output.status.code(), Some(code), "{}", said(&output));
-        assert!(words.iter().all(|word| said(&output).contains(word)), "{words:?} in {}", said(&output));
+        assert!(
+            words.iter().all(|word| said(&output).contains(word)),
+            "{words:?} in {}",
+            said(&output)
+        );
     }
     Ok(())
 }
@@ -278,16 +387,27 @@ impl Place {
 
     /// A user's environment here: nothing of the test's own.
     fn environment(&self, command: &mut Command) {
-        for name in ["DATABASE_URL", "XDG_DATA_HOME", "HOOKSTREAM_KEYRING", "HOOKSTREAM_LISTEN", "HOOKSTREAM_LOG"] {
+        for name in [
+            "DATABASE_URL",
+            "XDG_DATA_HOME",
+            "HOOKSTREAM_KEYRING",
+            "HOOKSTREAM_LISTEN",
+            "HOOKSTREAM_LOG",
+        ] {
             command.env_remove(name);
         }
-        command.env("HOME", &self.home).env("TMPDIR", &self.temporary);
+        command
+            .env("HOME", &self.home)
+            .env("TMPDIR", &self.temporary);
     }
 
     async fn run(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = Command::new(binary("hookstream"));
         self.environment(&mut command);
-        tokio::time::timeout(BOUND, command.args(arguments).kill_on_drop(true).output()).await.context("it doesn't end")?.context("it runs")
+        tokio::time::timeout(BOUND, command.args(arguments).kill_on_drop(true).output())
+            .await
+            .context("it doesn't end")?
+            .context("it runs")
     }
 }
 
@@ -300,52 +420,96 @@ struct Dev {
 
 impl Dev {
     async fn start(place: &Place, flags: &[&str]) -> Result<Dev> {
-        Dev::spawn(place, Command::new(binary("hookstream")).arg("dev").args(flags).arg(&place.manifests)).await
+        Dev::spawn(
+            place,
+            Command::new(binary("hookstream"))
+                .arg("dev")
+                .args(flags)
+                .arg(&place.manifests),
+        )
+        .await
     }
 
     async fn spawn(place: &Place, command: &mut Command) -> Result<Dev> {
         place.environment(command);
-        let process = Process::spawn(command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]), "hookstream dev")?;
-        let ready = process.line(BOUND, |line| line.starts_with("ready: http://127.0.0.1:")).await?;
+        let process = Process::spawn(
+            command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]),
+            "hookstream dev",
+        )?;
+        let ready = process
+            .line(BOUND, |line| line.starts_with("ready: http://127.0.0.1:"))
+            .await?;
         let address = ready.trim_start_matches("ready: ").to_owned();
-        Ok(Dev { process, address, sender: Sender::default() })
+        Ok(Dev {
+            process,
+            address,
+            sender: Sender::default(),
+        })
     }
 
     async fn line(&self, words: &[&str]) -> Result<String> {
-        self.process.line(BOUND, |line| words.iter().all(|word| line.contains(word))).await.with_context(|| format!("a line with {words:?}"))
+        self.process
+            .line(BOUND, |line| words.iter().all(|word| line.contains(word)))
+            .await
+            .with_context(|| format!("a line with {words:?}"))
     }
 
     async fn post(&self, source: &str, body: &'static str) -> Result<Answer> {
-        self.sender.post(&format!("{}/v1/ingest/{source}", self.address), &[], body).await
+        self.sender
+            .post(&format!("{}/v1/ingest/{source}", self.address), &[], body)
+            .await
     }
 }
 
 /// Command lines of running Postgres servers on a data folder below `folder`.
 fn postgres_in(folder: &Path) -> Result<Vec<String>> {
     let folder = folder.to_str().context("UTF-8")?;
-    let processes = fs::read_dir("/proc")?.flatten().filter(|entry| entry.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()));
+    let processes = fs::read_dir("/proc")?.flatten().filter(|entry| {
+        entry
+            .file_name()
+            .to_string_lossy()
+            .bytes()
+            .all(|b| b.is_ascii_digit())
+    });
     let lines = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
     let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
-    Ok(lines.filter(|line| line.contains("postgres") && line.contains(folder)).collect())
+    Ok(lines
+        .filter(|line| line.contains("postgres") && line.contains(folder))
+        .collect())
 }
 
 fn entries(folder: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 async fn is_root() -> Result<bool> {
-    Ok(Command::new("id").arg("-u").output().await?.stdout.trim_ascii() == b"0")
+    Ok(Command::new("id")
+        .arg("-u")
+        .output()
+        .await?
+        .stdout
+        .trim_ascii()
+        == b"0")
 }
 
 fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 fn assert_failed(output: &Output, words: &[&str]) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{}", said(output));
-    assert!(words.iter().all(|word| stderr.contains(word)), "{words:?} in {stderr}");
+    assert!(
+        words.iter().all(|word| stderr.contains(word)),
+        "{words:?} in {stderr}"
+    );
 }
 
 /// For what sends no signal: a process table, a folder.
@@ -356,5 +520,7 @@ async fn until(what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
         }
         Ok(())
     };
-    tokio::time::timeout(BOUND, watching).await.with_context(|| format!("never: {what}"))?
+    tokio::time::timeout(BOUND, watching)
+        .await
+        .with_context(|| format!("never: {what}"))?
 }

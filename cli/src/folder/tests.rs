@@ -175,3 +175,18 @@ fn a_file_that_is_not_utf8_is_reported_at_the_line_of_the_byte() {
         ["a.yaml:2: not UTF-8: save the file in this encoding"]
     );
 }
+
+#[test]
+fn what_two_roots_and_links_lead_to_is_read_once() {
+    let place = tempfile::tempdir().expect("a folder");
+    fs::write(place.path().join("a.yaml"), SOURCE).expect("written");
+    std::os::unix::fs::symlink(place.path(), place.path().join("around")).expect("linked");
+    std::os::unix::fs::symlink(place.path().join("a.yaml"), place.path().join("b.yaml"))
+        .expect("linked");
+    let roots = [place.path().to_owned(), place.path().join("a.yaml")];
+    let declared = Folder::new(roots)
+        .read(Timestamp::UNIX_EPOCH)
+        .expect("readable");
+    assert_eq!(declared.resources.len(), 1);
+    assert!(declared.problems.is_empty(), "{:?}", declared.problems);
+}
