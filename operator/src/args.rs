@@ -64,10 +64,24 @@ mod tests {
 
     #[test]
     fn every_flag_has_an_environment_variable_and_says_its_default() {
-        for argument in Args::command().get_arguments().filter(|argument| !matches!(argument.get_id().as_str(), "help" | "version")) {
-            assert!(argument.get_env().is_some(), "{} has no variable", argument.get_id());
-            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-            assert!(help.contains("default"), "{} doesn't say its default: {help}", argument.get_id());
+        for argument in Args::command()
+            .get_arguments()
+            .filter(|argument| !matches!(argument.get_id().as_str(), "help" | "version"))
+        {
+            assert!(
+                argument.get_env().is_some(),
+                "{} has no variable",
+                argument.get_id()
+            );
+            let help = argument
+                .get_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                help.contains("default"),
+                "{} doesn't say its default: {help}",
+                argument.get_id()
+            );
         }
     }
 }

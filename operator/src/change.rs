@@ -49,9 +49,17 @@ impl Object {
             namespace: metadata.namespace.clone().unwrap_or_default(),
             name: metadata.name.clone().unwrap_or_default(),
             generation: metadata.generation.unwrap_or(0),
-            path: if let crds::Resource::Source(source) = &resource { source.spec.path.clone() } else { None },
+            path: if let crds::Resource::Source(source) = &resource {
+                source.spec.path.clone()
+            } else {
+                None
+            },
         };
-        Some(Object { meta: Arc::new(meta), resource: Ok(resource), observed: Observed::default() })
+        Some(Object {
+            meta: Arc::new(meta),
+            resource: Ok(resource),
+            observed: Observed::default(),
+        })
     }
 }
 

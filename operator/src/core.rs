@@ -167,18 +167,38 @@ impl Core {
         for (uid, verdict) in delta.verdicts {
             self.judge(uid, verdict);
         }
-        let unreadable: Vec<_> = self.unreadable.iter().map(|(uid, why)| (*uid, why.clone())).collect();
+        let unreadable: Vec<_> = self
+            .unreadable
+            .iter()
+            .map(|(uid, why)| (*uid, why.clone()))
+            .collect();
         for (uid, why) in unreadable {
-            let routed_generation = self.compiler.rows().find(|row| row.uid == uid).map(|row| row.generation);
-            self.judge(uid, Verdict { findings: vec![cannot_read(&why)], routed_generation });
+            let routed_generation = self
+                .compiler
+                .rows()
+                .find(|row| row.uid == uid)
+                .map(|row| row.generation);
+            self.judge(
+                uid,
+                Verdict {
+                    findings: vec![cannot_read(&why)],
+                    routed_generation,
+                },
+            );
         }
-        Pass { changed: delta.changed, removed: delta.removed }
+        Pass {
+            changed: delta.changed,
+            removed: delta.removed,
+        }
     }
 
     fn judge(&mut self, uid: Uuid, verdict: Verdict) {
         // The compiler may judge what we were told is gone in the same pass, or rows of objects we never saw.
-        let Some(entry) = self.objects.get_mut(&uid) else { return };
-        let same = entry.judged == entry.meta.generation && entry.verdict.as_deref() == Some(&verdict);
+        let Some(entry) = self.objects.get_mut(&uid) else {
+            return;
+        };
+        let same =
+            entry.judged == entry.meta.generation && entry.verdict.as_deref() == Some(&verdict);
         if !same {
             entry.judged = entry.meta.generation;
             entry.verdict = Some(Arc::new(verdict));
@@ -191,24 +211,46 @@ impl Core {
     /// began to follow after it was right.
     fn keeps_its_row(&self, uid: Uuid) -> bool {
         self.unreadable.contains_key(&uid)
-            || self.objects.get(&uid).and_then(|entry| entry.verdict.as_ref()).is_some_and(|verdict| {
-                verdict.routed_generation.is_none()
-                    && verdict.findings.iter().any(|finding| finding.condition == compile::Condition::Accepted)
-                    && !verdict.findings.iter().any(|finding| matches!(finding.reason, Reason::RefNotPermitted | Reason::Conflicted))
-            })
+            || self
+                .objects
+                .get(&uid)
+                .and_then(|entry| entry.verdict.as_ref())
+                .is_some_and(|verdict| {
+                    verdict.routed_generation.is_none()
+                        && verdict
+                            .findings
+                            .iter()
+                            .any(|finding| finding.condition == compile::Condition::Accepted)
+                        && !verdict.findings.iter().any(|finding| {
+                            matches!(finding.reason, Reason::RefNotPermitted | Reason::Conflicted)
+                        })
+                })
     }
 
     /// What has to be written so that a table of these rows becomes ours. `unreadable` are keys of rows that a newer
     /// version wrote.
-    pub fn difference<'r>(&self, table: impl IntoIterator<Item = &'r Row>, unreadable: impl IntoIterator<Item = RowKey>) -> Pass {
+    pub fn difference<'r>(
+        &self,
+        table: impl IntoIterator<Item = &'r Row>,
+        unreadable: impl IntoIterator<Item = RowKey>,
+    ) -> Pass {
         let table: BTreeMap<RowKey, &Row> = table.into_iter().map(|row| (row.key(), row)).collect();
         let ours: BTreeSet<RowKey> = self.compiler.rows().map(Row::key).collect();
-        let changed = self.compiler.rows().filter(|row| table.get(&row.key()) != Some(row)).cloned().collect();
+        let changed = self
+            .compiler
+            .rows()
+            .filter(|row| table.get(&row.key()) != Some(row))
+            .cloned()
+            .collect();
         let removed = table
             .keys()
             .copied()
             .filter(|key| !ours.contains(key) && !self.keeps_its_row(key.uid))
-            .chain(unreadable.into_iter().filter(|key| !ours.contains(key) && !self.objects.contains_key(&key.uid)))
+            .chain(
+                unreadable
+                    .into_iter()
+                    .filter(|key| !ours.contains(key) && !self.objects.contains_key(&key.uid)),
+            )
             .collect();
         Pass { changed, removed }
     }
@@ -241,7 +283,12 @@ impl Core {
     pub fn take_report(&mut self) -> Told {
         let touched = std::mem::take(&mut self.touched);
         Told {
-            objects: touched.iter().filter_map(|uid| self.objects.get(uid)).filter(|entry| entry.verdict.is_some()).cloned().collect(),
+            objects: touched
+                .iter()
+                .filter_map(|uid| self.objects.get(uid))
+                .filter(|entry| entry.verdict.is_some())
+                .cloned()
+                .collect(),
             gone: std::mem::take(&mut self.gone).into_iter().collect(),
             observed: std::mem::take(&mut self.observed).into_iter().collect(),
         }
@@ -266,17 +313,23 @@ mod tests {
         let uid = Uuid::from_u128(uid);
         let metadata = json!({"name": format!("o{}", uid.as_u128()), "namespace": "n", "uid": uid, "generation": generation, "creationTimestamp": "2026-11-21T12:00:00Z"});
         let manifest = json!({"apiVersion": "hookstream.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec});
-        Change::Apply(Box::new(Object::told(crds::parse(manifest).unwrap()).unwrap()))
+        Change::Apply(Box::new(
+            Object::told(crds::parse(manifest).unwrap()).unwrap(),
+        ))
     }
 
     fn unreadable(uid: u128, generation: i64) -> Change {
-        let Change::Apply(mut object) = object("Source", uid, generation, json!({})) else { unreachable!() };
+        let Change::Apply(mut object) = object("Source", uid, generation, json!({})) else {
+            unreachable!()
+        };
         object.resource = Err("spec.future: unknown field".to_owned());
         Change::Apply(object)
     }
 
     fn published(core: &Core, uid: u128) -> Option<i64> {
-        core.objects().find(|entry| entry.meta.uid == Uuid::from_u128(uid)).and_then(|entry| entry.published)
+        core.objects()
+            .find(|entry| entry.meta.uid == Uuid::from_u128(uid))
+            .and_then(|entry| entry.published)
     }
 
     #[test]
@@ -285,9 +338,18 @@ mod tests {
         core.apply(object("Source", 1, 1, json!({})));
         assert_eq!(core.compile().changed.len(), 1);
         core.published(7, &BTreeSet::new());
-        core.apply(object("Source", 1, 2, json!({"displayName": "A name for people"})));
+        core.apply(object(
+            "Source",
+            1,
+            2,
+            json!({"displayName": "A name for people"}),
+        ));
         core.compile();
-        assert_eq!(published(&core, 1), None, "nobody has acknowledged generation 2");
+        assert_eq!(
+            published(&core, 1),
+            None,
+            "nobody has acknowledged generation 2"
+        );
         core.published(8, &BTreeSet::new());
         assert_eq!(published(&core, 1), Some(8));
     }
@@ -301,7 +363,10 @@ mod tests {
         core.apply(object("Source", 2, 1, json!({})));
         core.compile();
         core.published(8, &BTreeSet::new());
-        assert_eq!((published(&core, 1), published(&core, 2)), (Some(7), Some(8)));
+        assert_eq!(
+            (published(&core, 1), published(&core, 2)),
+            (Some(7), Some(8))
+        );
     }
 
     #[test]
@@ -315,7 +380,10 @@ mod tests {
         assert!(core.compile().removed.is_empty());
         let told = core.take_report();
         let verdict = told.objects[0].verdict.clone().unwrap();
-        assert_eq!((verdict.findings[0].reason, verdict.routed_generation), (Reason::UnsupportedValue, Some(1)));
+        assert_eq!(
+            (verdict.findings[0].reason, verdict.routed_generation),
+            (Reason::UnsupportedValue, Some(1))
+        );
         assert!(core.difference(&rows, []).removed.is_empty());
 
         core.apply(Change::Remove(Uuid::from_u128(1)));
@@ -345,7 +413,14 @@ mod tests {
         let pass = core.difference([&rows[0], &stranger], []);
         assert_eq!(pass.changed, [rows[1].clone()]);
         assert_eq!(pass.removed, [stranger.key()]);
-        let newer = RowKey { kind: routing::Kind::Source, uid: Uuid::from_u128(8) };
-        assert_eq!(core.difference(&rows, [newer]).removed, [newer], "a row of a newer version whose object is gone");
+        let newer = RowKey {
+            kind: routing::Kind::Source,
+            uid: Uuid::from_u128(8),
+        };
+        assert_eq!(
+            core.difference(&rows, [newer]).removed,
+            [newer],
+            "a row of a newer version whose object is gone"
+        );
     }
 }

@@ -57,8 +57,24 @@ impl Events {
 /// The sender, and the task that sends until the token is cancelled.
 pub fn channel(client: Client, instance: String, metrics: Metrics) -> (Events, Sending) {
     let (sender, receiver) = mpsc::channel(WAITING);
-    let recorder = Recorder::new(client, Reporter { controller: "hookstream-operator".to_owned(), instance: Some(instance) });
-    (Events { sender, metrics: metrics.clone() }, Sending { receiver, recorder, metrics })
+    let recorder = Recorder::new(
+        client,
+        Reporter {
+            controller: "hookstream-operator".to_owned(),
+            instance: Some(instance),
+        },
+    );
+    (
+        Events {
+            sender,
+            metrics: metrics.clone(),
+        },
+        Sending {
+            receiver,
+            recorder,
+            metrics,
+        },
+    )
 }
 
 pub struct Sending {
@@ -69,7 +85,10 @@ pub struct Sending {
 
 impl Sending {
     pub async fn run(mut self, token: CancellationToken) {
-        let mut bucket = Bucket { tokens: BURST, at: clock::instant() };
+        let mut bucket = Bucket {
+            tokens: BURST,
+            at: clock::instant(),
+        };
         loop {
             let event = tokio::select! {
                 () = token.cancelled() => return,
@@ -78,20 +97,33 @@ impl Sending {
                     None => return,
                 },
             };
-            let result = if bucket.take(clock::instant()) { self.send(event).await } else { "dropped" };
+            let result = if bucket.take(clock::instant()) {
+                self.send(event).await
+            } else {
+                "dropped"
+            };
             self.metrics.events.with_label_values(&[result]).inc();
         }
     }
 
     async fn send(&self, about: About) -> &'static str {
         let event = Event {
-            type_: if about.warning { EventType::Warning } else { EventType::Normal },
+            type_: if about.warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
             action: about.reason.clone(),
             reason: about.reason,
             note: Some(shortened(about.note)),
             secondary: None,
         };
-        match tokio::time::timeout(Duration::from_secs(5), self.recorder.publish(&event, &about.object)).await {
+        match tokio::time::timeout(
+            Duration::from_secs(5),
+            self.recorder.publish(&event, &about.object),
+        )
+        .await
+        {
             Ok(Ok(())) => "ok",
             Ok(Err(error)) => {
                 tracing::debug!(error = chain(&error), "an Event was not written");
@@ -104,7 +136,10 @@ impl Sending {
 
 fn shortened(mut note: String) -> String {
     if note.len() > NOTE_BYTES {
-        let end = (0..=NOTE_BYTES).rev().find(|&at| note.is_char_boundary(at)).unwrap_or(0);
+        let end = (0..=NOTE_BYTES)
+            .rev()
+            .find(|&at| note.is_char_boundary(at))
+            .unwrap_or(0);
         note.truncate(end);
     }
     note
@@ -117,7 +152,8 @@ struct Bucket {
 
 impl Bucket {
     fn take(&mut self, now: Instant) -> bool {
-        self.tokens = (self.tokens + now.duration_since(self.at).as_secs_f64() * PER_SECOND).min(BURST);
+        self.tokens =
+            (self.tokens + now.duration_since(self.at).as_secs_f64() * PER_SECOND).min(BURST);
         self.at = now;
         let there = self.tokens >= 1.0;
         if there {
@@ -132,7 +168,9 @@ impl Bucket {
 pub fn transitions(meta: &Meta, before: Option<&Status>, after: &Status) -> Vec<About> {
     let mut events = Vec::new();
     for type_ in [ACCEPTED, RESOLVED_REFS, PROGRAMMED, READY] {
-        let Some(now) = condition(after, type_) else { continue };
+        let Some(now) = condition(after, type_) else {
+            continue;
+        };
         let was = before.and_then(|before| condition(before, type_));
         if was.is_some_and(|was| was.status == now.status && was.reason == now.reason) {
             continue;
@@ -140,7 +178,11 @@ pub fn transitions(meta: &Meta, before: Option<&Status>, after: &Status) -> Vec<
         match (type_, now.status.as_str()) {
             (READY, "True") => events.push(about(meta, now, false)),
             (ACCEPTED | RESOLVED_REFS, "False") => events.push(about(meta, now, true)),
-            (PROGRAMMED, _) if matches!(now.reason.as_str(), "NoReplicas" | "DatabaseUnavailable") => events.push(about(meta, now, true)),
+            (PROGRAMMED, _)
+                if matches!(now.reason.as_str(), "NoReplicas" | "DatabaseUnavailable") =>
+            {
+                events.push(about(meta, now, true))
+            }
             _ => {}
         }
     }
@@ -169,11 +211,20 @@ fn about(meta: &Meta, condition: &Condition, warning: bool) -> About {
 }
 
 /// Turns notices into Events about the operator's own pod, until they end. Without a known pod they are only in the log.
-pub async fn about_the_operator(mut notices: mpsc::Receiver<Notice>, pod: Option<ObjectReference>, events: Events) {
+pub async fn about_the_operator(
+    mut notices: mpsc::Receiver<Notice>,
+    pod: Option<ObjectReference>,
+    events: Events,
+) {
     while let Some(notice) = notices.recv().await {
         tracing::info!(reason = notice.reason, note = notice.note, "notice");
         if let Some(pod) = &pod {
-            events.send(About { object: pod.clone(), warning: notice.warning, reason: notice.reason.to_owned(), note: notice.note });
+            events.send(About {
+                object: pod.clone(),
+                warning: notice.warning,
+                reason: notice.reason.to_owned(),
+                note: notice.note,
+            });
         }
     }
 }
@@ -185,8 +236,16 @@ mod tests {
     #[test]
     fn events_are_bounded_in_rate() {
         let start = clock::instant();
-        let mut bucket = Bucket { tokens: BURST, at: start };
+        let mut bucket = Bucket {
+            tokens: BURST,
+            at: start,
+        };
         assert_eq!((0..1000).filter(|_| bucket.take(start)).count(), 50);
-        assert_eq!((0..1000).filter(|_| bucket.take(start + Duration::from_secs(1))).count(), 10);
+        assert_eq!(
+            (0..1000)
+                .filter(|_| bucket.take(start + Duration::from_secs(1)))
+                .count(),
+            10
+        );
     }
 }

@@ -63,7 +63,14 @@ pub mod watching {
     const TIMEOUT: Duration = Duration::from_secs(2);
 
     /// Runs until the token is cancelled. `wake` is notified when a gateway has said something.
-    pub async fn run(pool: Pool, within: Duration, wake: Arc<Notify>, metrics: Metrics, fleet: watch::Sender<Fleet>, token: CancellationToken) {
+    pub async fn run(
+        pool: Pool,
+        within: Duration,
+        wake: Arc<Notify>,
+        metrics: Metrics,
+        fleet: watch::Sender<Fleet>,
+        token: CancellationToken,
+    ) {
         let mut away_since: Option<Instant> = None;
         loop {
             let began = clock::instant();
@@ -78,26 +85,52 @@ pub mod watching {
                 }
                 failed => {
                     if away_since.is_none() {
-                        let why = failed.ok().and_then(Result::err).map_or("no answer".to_owned(), |error| chain(&error));
-                        tracing::warn!(why, "the gateways' acknowledgements can't be read; will try again");
+                        let why = failed
+                            .ok()
+                            .and_then(Result::err)
+                            .map_or("no answer".to_owned(), |error| chain(&error));
+                        tracing::warn!(
+                            why,
+                            "the gateways' acknowledgements can't be read; will try again"
+                        );
                     }
                     let since = *away_since.get_or_insert(began);
-                    (None, if clock::instant().duration_since(since) < BLIP { Database::Blip } else { Database::Away })
+                    (
+                        None,
+                        if clock::instant().duration_since(since) < BLIP {
+                            Database::Blip
+                        } else {
+                            Database::Away
+                        },
+                    )
                 }
             };
             let rows: Option<Vec<Replica>> = rows.map(|rows| {
                 rows.into_iter()
                     // One without a table takes no traffic.
                     .filter(|row| row.route_epoch > 0)
-                    .map(|row| Replica { id: row.id, epoch: row.route_epoch, revision: row.applied_revision })
+                    .map(|row| Replica {
+                        id: row.id,
+                        epoch: row.route_epoch,
+                        revision: row.applied_revision,
+                    })
                     .collect()
             });
             if let Some(rows) = &rows {
                 metrics.replicas.set(rows.len() as i64);
-                metrics.slowest_revision.set(rows.iter().map(|replica| replica.revision).min().unwrap_or(0));
+                metrics.slowest_revision.set(
+                    rows.iter()
+                        .map(|replica| replica.revision)
+                        .min()
+                        .unwrap_or(0),
+                );
             }
             fleet.send_if_modified(|now| {
-                let next = Fleet { replicas: rows.unwrap_or_else(|| now.replicas.clone()), since_epoch: now.since_epoch, database };
+                let next = Fleet {
+                    replicas: rows.unwrap_or_else(|| now.replicas.clone()),
+                    since_epoch: now.since_epoch,
+                    database,
+                };
                 let differs = *now != next;
                 *now = next;
                 differs

@@ -32,12 +32,18 @@ pub struct Held {
 pub enum Judgement {
     Publish,
     /// `new`: it wasn't held, or was another one: time to say so.
-    Hold { new: bool, until: Instant },
+    Hold {
+        new: bool,
+        until: Instant,
+    },
 }
 
 impl Guard {
     pub fn new(stable_for: Duration) -> Guard {
-        Guard { stable_for, held: None }
+        Guard {
+            stable_for,
+            held: None,
+        }
     }
 
     pub fn held(&self) -> Option<&Held> {
@@ -57,12 +63,19 @@ impl Guard {
                     self.held = None;
                     return Judgement::Publish;
                 }
-                Judgement::Hold { new: false, until: held.until }
+                Judgement::Hold {
+                    new: false,
+                    until: held.until,
+                }
             }
             _ => {
                 let until = now + self.stable_for;
                 let new = self.held.is_none();
-                self.held = Some(Held { removals, rows, until });
+                self.held = Some(Held {
+                    removals,
+                    rows,
+                    until,
+                });
                 Judgement::Hold { new, until }
             }
         }
@@ -81,7 +94,12 @@ mod tests {
     use uuid::Uuid;
 
     fn removals(n: u128) -> BTreeSet<RowKey> {
-        (0..n).map(|uid| RowKey { kind: Kind::Connection, uid: Uuid::from_u128(uid) }).collect()
+        (0..n)
+            .map(|uid| RowKey {
+                kind: Kind::Connection,
+                uid: Uuid::from_u128(uid),
+            })
+            .collect()
     }
 
     fn start() -> Instant {
@@ -90,7 +108,10 @@ mod tests {
 
     #[test]
     fn up_to_half_of_the_rows_may_go_at_once() {
-        assert_eq!(Guard::new(Duration::from_secs(30)).judge(removals(50), 100, start()), Judgement::Publish);
+        assert_eq!(
+            Guard::new(Duration::from_secs(30)).judge(removals(50), 100, start()),
+            Judgement::Publish
+        );
     }
 
     #[test]
@@ -103,15 +124,24 @@ mod tests {
 
     #[test]
     fn ten_rows_may_always_go() {
-        assert_eq!(Guard::new(Duration::from_secs(30)).judge(removals(10), 10, start()), Judgement::Publish);
+        assert_eq!(
+            Guard::new(Duration::from_secs(30)).judge(removals(10), 10, start()),
+            Judgement::Publish
+        );
     }
 
     #[test]
     fn more_than_half_waits_until_it_was_stable() {
         let (mut guard, t) = (Guard::new(Duration::from_secs(30)), start());
         let until = t + Duration::from_secs(30);
-        assert_eq!(guard.judge(removals(51), 100, t), Judgement::Hold { new: true, until });
-        assert_eq!(guard.judge(removals(51), 100, t + Duration::from_secs(29)), Judgement::Hold { new: false, until });
+        assert_eq!(
+            guard.judge(removals(51), 100, t),
+            Judgement::Hold { new: true, until }
+        );
+        assert_eq!(
+            guard.judge(removals(51), 100, t + Duration::from_secs(29)),
+            Judgement::Hold { new: false, until }
+        );
         assert_eq!(guard.judge(removals(51), 100, until), Judgement::Publish);
         assert_eq!(guard.held(), None);
     }
@@ -121,7 +151,13 @@ mod tests {
         let (mut guard, t) = (Guard::new(Duration::from_secs(30)), start());
         guard.judge(removals(51), 100, t);
         let later = t + Duration::from_secs(29);
-        assert_eq!(guard.judge(removals(52), 100, later), Judgement::Hold { new: false, until: later + Duration::from_secs(30) });
+        assert_eq!(
+            guard.judge(removals(52), 100, later),
+            Judgement::Hold {
+                new: false,
+                until: later + Duration::from_secs(30)
+            }
+        );
     }
 
     #[test]

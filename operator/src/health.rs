@@ -16,8 +16,14 @@ pub struct Health {
 impl Health {
     /// Not ready until each of the parts was called ready.
     pub fn new(parts: &[(&'static str, &str)]) -> Health {
-        let missing = parts.iter().map(|(part, reason)| (*part, (*reason).to_owned())).collect();
-        let health = Health { readiness: Readiness::new("starting"), missing: Arc::new(Mutex::new(missing)) };
+        let missing = parts
+            .iter()
+            .map(|(part, reason)| (*part, (*reason).to_owned()))
+            .collect();
+        let health = Health {
+            readiness: Readiness::new("starting"),
+            missing: Arc::new(Mutex::new(missing)),
+        };
         health.show();
         health
     }
@@ -41,11 +47,14 @@ impl Health {
         if missing.is_empty() {
             self.readiness.ready();
         } else {
-            self.readiness.not_ready(missing.values().cloned().collect::<Vec<_>>().join("\n"));
+            self.readiness
+                .not_ready(missing.values().cloned().collect::<Vec<_>>().join("\n"));
         }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, String>> {
-        self.missing.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.missing
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

@@ -27,7 +27,11 @@ impl Leadership {
     /// The lease and the term, while they can be trusted.
     pub fn leads(&self) -> Option<(&Lease, u64)> {
         match self {
-            Leadership::Leading { lease, term } if clock::instant() < lease.trusted_until.into_std() => Some((lease, *term)),
+            Leadership::Leading { lease, term }
+                if clock::instant() < lease.trusted_until.into_std() =>
+            {
+                Some((lease, *term))
+            }
             _ => None,
         }
     }
@@ -50,10 +54,19 @@ pub struct Settings {
 }
 
 /// Competes for the lease until the token is cancelled, then gives it back.
-pub fn spawn(pool: Pool, settings: Settings, token: CancellationToken) -> (watch::Receiver<Leadership>, JoinHandle<()>) {
+pub fn spawn(
+    pool: Pool,
+    settings: Settings,
+    token: CancellationToken,
+) -> (watch::Receiver<Leadership>, JoinHandle<()>) {
     let (sender, receiver) = watch::channel(Leadership::Following);
     let task = tokio::spawn(async move {
-        let mut candidate = Candidate { pool, settings, held: None, term: 0 };
+        let mut candidate = Candidate {
+            pool,
+            settings,
+            held: None,
+            term: 0,
+        };
         loop {
             let wait = tokio::select! {
                 () = token.cancelled() => break,
@@ -82,7 +95,9 @@ impl Candidate {
     async fn step(&mut self, sender: &watch::Sender<Leadership>) -> Duration {
         let ttl = self.settings.ttl;
         let result = match &self.held {
-            Some(held) => lease::renew_many(&self.pool, std::slice::from_ref(held), ttl).await.map(|mut still| still.pop()),
+            Some(held) => lease::renew_many(&self.pool, std::slice::from_ref(held), ttl)
+                .await
+                .map(|mut still| still.pop()),
             None => lease::acquire(&self.pool, lease::OPERATOR, &self.settings.holder, ttl).await,
         };
         match result {
@@ -92,7 +107,10 @@ impl Candidate {
                     tracing::info!(epoch = lease.epoch, "leads");
                 }
                 self.held = Some(lease.clone());
-                sender.send_replace(Leadership::Leading { lease, term: self.term });
+                sender.send_replace(Leadership::Leading {
+                    lease,
+                    term: self.term,
+                });
                 ttl / 3
             }
             Ok(None) => {
@@ -100,15 +118,26 @@ impl Candidate {
                 if lost {
                     tracing::warn!("another operator leads by now");
                 }
-                sender.send_if_modified(|now| std::mem::replace(now, Leadership::Following) != Leadership::Following);
+                sender.send_if_modified(|now| {
+                    std::mem::replace(now, Leadership::Following) != Leadership::Following
+                });
                 // A lease that was lost may be free again: try at once, once.
                 if lost { Duration::ZERO } else { ttl / 5 }
             }
             Err(error) => {
-                tracing::warn!(error = chain(&error), "the lease can't be had from the database; will try again");
-                if self.held.as_ref().is_some_and(|lease| Instant::now() >= lease.trusted_until) {
+                tracing::warn!(
+                    error = chain(&error),
+                    "the lease can't be had from the database; will try again"
+                );
+                if self
+                    .held
+                    .as_ref()
+                    .is_some_and(|lease| Instant::now() >= lease.trusted_until)
+                {
                     let caretaker = Leadership::Caretaker { term: self.term };
-                    sender.send_if_modified(|now| std::mem::replace(now, caretaker.clone()) != caretaker);
+                    sender.send_if_modified(|now| {
+                        std::mem::replace(now, caretaker.clone()) != caretaker
+                    });
                 }
                 ttl / 10
             }
@@ -116,9 +145,16 @@ impl Candidate {
     }
 
     async fn resign(&mut self) {
-        let Some(lease) = self.held.take() else { return };
+        let Some(lease) = self.held.take() else {
+            return;
+        };
         // Bounded: a database that hangs must not hold the exit. Then the lease runs out by itself.
-        match tokio::time::timeout(self.settings.ttl / 2, lease::release_many(&self.pool, &[lease])).await {
+        match tokio::time::timeout(
+            self.settings.ttl / 2,
+            lease::release_many(&self.pool, &[lease]),
+        )
+        .await
+        {
             Ok(Ok(())) => tracing::info!("gave the lease back"),
             Ok(Err(error)) => tracing::warn!(error = chain(&error), "the lease runs out by itself"),
             Err(_) => tracing::warn!("the database doesn't answer; the lease runs out by itself"),

@@ -32,27 +32,119 @@ pub struct Metrics {
 impl Metrics {
     pub fn new(registry: &Registry) -> Metrics {
         Metrics {
-            leader: gauge(registry, "hookstream_operator_leader", "1 while this operator holds the lease and publishes."),
-            epoch: gauge(registry, "hookstream_operator_epoch", "Epoch of the routing table that this operator publishes under."),
-            revision: gauge(registry, "hookstream_operator_revision", "Newest revision of the routing table that this operator knows."),
-            rows: gauge(registry, "hookstream_operator_rows", "Rows of the routing table."),
-            objects: gauges(registry, "hookstream_operator_objects", "Custom resources, by kind and whether they are ready.", &["kind", "ready"]),
-            crds_missing: gauge(registry, "hookstream_operator_crds_missing", "Custom resource definitions that the API server does not have."),
-            watch_errors: counters(registry, "hookstream_operator_watch_errors_total", "Watches and lists that failed and are tried again.", &["kind"]),
-            compile_seconds: histogram(registry, "hookstream_operator_compile_seconds", "Time of one compile of what changed.", SECONDS),
-            publish_seconds: histogram(registry, "hookstream_operator_publish_seconds", "Time of one publishing transaction.", SECONDS),
-            published_rows: counter(registry, "hookstream_operator_published_rows_total", "Rows written to or removed from the routing table."),
-            publish_failures: counters(registry, "hookstream_operator_publish_failures_total", "Publishing transactions that failed.", &["reason"]),
-            removals_held: gauge(registry, "hookstream_operator_removals_held", "Rows whose removal waits because it would take more than half of the table."),
-            repairs: counter(registry, "hookstream_operator_table_repairs_total", "Rows that the periodic comparison found different from what was published."),
-            restored: counter(registry, "hookstream_operator_restored_databases_total", "Times the routing table was found older than what was published, and published anew."),
-            last_publish: gauge_seconds(registry, "hookstream_operator_last_publish_timestamp_seconds", "Unix time of the last publishing transaction that changed something."),
-            secret_reads: counters(registry, "hookstream_operator_secret_reads_total", "Secrets read from the API server, by result.", &["result"]),
-            status_writes: counters(registry, "hookstream_operator_status_writes_total", "Statuses written, by result.", &["result"]),
-            status_queue: gauge(registry, "hookstream_operator_status_queue", "Objects whose status waits to be written."),
-            events: counters(registry, "hookstream_operator_events_total", "Kubernetes Events, by result.", &["result"]),
-            replicas: gauge(registry, "hookstream_operator_gateways", "Live gateway replicas that have loaded a routing table."),
-            slowest_revision: gauge(registry, "hookstream_operator_slowest_gateway_revision", "Oldest revision that a live gateway routes by."),
+            leader: gauge(
+                registry,
+                "hookstream_operator_leader",
+                "1 while this operator holds the lease and publishes.",
+            ),
+            epoch: gauge(
+                registry,
+                "hookstream_operator_epoch",
+                "Epoch of the routing table that this operator publishes under.",
+            ),
+            revision: gauge(
+                registry,
+                "hookstream_operator_revision",
+                "Newest revision of the routing table that this operator knows.",
+            ),
+            rows: gauge(
+                registry,
+                "hookstream_operator_rows",
+                "Rows of the routing table.",
+            ),
+            objects: gauges(
+                registry,
+                "hookstream_operator_objects",
+                "Custom resources, by kind and whether they are ready.",
+                &["kind", "ready"],
+            ),
+            crds_missing: gauge(
+                registry,
+                "hookstream_operator_crds_missing",
+                "Custom resource definitions that the API server does not have.",
+            ),
+            watch_errors: counters(
+                registry,
+                "hookstream_operator_watch_errors_total",
+                "Watches and lists that failed and are tried again.",
+                &["kind"],
+            ),
+            compile_seconds: histogram(
+                registry,
+                "hookstream_operator_compile_seconds",
+                "Time of one compile of what changed.",
+                SECONDS,
+            ),
+            publish_seconds: histogram(
+                registry,
+                "hookstream_operator_publish_seconds",
+                "Time of one publishing transaction.",
+                SECONDS,
+            ),
+            published_rows: counter(
+                registry,
+                "hookstream_operator_published_rows_total",
+                "Rows written to or removed from the routing table.",
+            ),
+            publish_failures: counters(
+                registry,
+                "hookstream_operator_publish_failures_total",
+                "Publishing transactions that failed.",
+                &["reason"],
+            ),
+            removals_held: gauge(
+                registry,
+                "hookstream_operator_removals_held",
+                "Rows whose removal waits because it would take more than half of the table.",
+            ),
+            repairs: counter(
+                registry,
+                "hookstream_operator_table_repairs_total",
+                "Rows that the periodic comparison found different from what was published.",
+            ),
+            restored: counter(
+                registry,
+                "hookstream_operator_restored_databases_total",
+                "Times the routing table was found older than what was published, and published anew.",
+            ),
+            last_publish: gauge_seconds(
+                registry,
+                "hookstream_operator_last_publish_timestamp_seconds",
+                "Unix time of the last publishing transaction that changed something.",
+            ),
+            secret_reads: counters(
+                registry,
+                "hookstream_operator_secret_reads_total",
+                "Secrets read from the API server, by result.",
+                &["result"],
+            ),
+            status_writes: counters(
+                registry,
+                "hookstream_operator_status_writes_total",
+                "Statuses written, by result.",
+                &["result"],
+            ),
+            status_queue: gauge(
+                registry,
+                "hookstream_operator_status_queue",
+                "Objects whose status waits to be written.",
+            ),
+            events: counters(
+                registry,
+                "hookstream_operator_events_total",
+                "Kubernetes Events, by result.",
+                &["result"],
+            ),
+            replicas: gauge(
+                registry,
+                "hookstream_operator_gateways",
+                "Live gateway replicas that have loaded a routing table.",
+            ),
+            slowest_revision: gauge(
+                registry,
+                "hookstream_operator_slowest_gateway_revision",
+                "Oldest revision that a live gateway routes by.",
+            ),
         }
     }
 }

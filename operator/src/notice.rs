@@ -12,11 +12,19 @@ pub struct Notice {
 
 impl Notice {
     pub fn warning(reason: &'static str, note: String) -> Notice {
-        Notice { warning: true, reason, note }
+        Notice {
+            warning: true,
+            reason,
+            note,
+        }
     }
 
     pub fn normal(reason: &'static str, note: String) -> Notice {
-        Notice { warning: false, reason, note }
+        Notice {
+            warning: false,
+            reason,
+            note,
+        }
     }
 }
 

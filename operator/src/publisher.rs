@@ -224,8 +224,14 @@ impl Publisher {
         if self.table.as_ref().is_none_or(|table| table.term != term) {
             self.follow();
             if let Err(error) = self.take_over(lease, term).await {
-                tracing::warn!(error = chain(&error), "can't begin to publish; will try again");
-                self.metrics.publish_failures.with_label_values(&["database"]).inc();
+                tracing::warn!(
+                    error = chain(&error),
+                    "can't begin to publish; will try again"
+                );
+                self.metrics
+                    .publish_failures
+                    .with_label_values(&["database"])
+                    .inc();
                 return Some(clock::instant() + RETRY);
             }
         }
@@ -242,7 +248,9 @@ impl Publisher {
             // Nothing is published yet: rather late than without a Secret that is there.
             return Some(None);
         }
-        let since = *self.secrets_missing_since.get_or_insert_with(clock::instant);
+        let since = *self
+            .secrets_missing_since
+            .get_or_insert_with(clock::instant);
         let until = since + SECRET_PATIENCE;
         (clock::instant() < until).then_some(Some(until))
     }
@@ -269,18 +277,34 @@ impl Publisher {
 
     /// Begins an epoch, reads the table and notes all that it lacks.
     async fn take_over(&mut self, lease: &store::Lease, term: u64) -> Result<(), store::Error> {
-        let taken = table::take_over(&self.store, &self.keyring, &self.settings, lease, self.newest).await?;
+        let taken = table::take_over(
+            &self.store,
+            &self.keyring,
+            &self.settings,
+            lease,
+            self.newest,
+        )
+        .await?;
         if taken.restored {
-            tracing::error!(epoch = taken.table.epoch.0, "the database is older than what was published; publishing everything anew");
+            tracing::error!(
+                epoch = taken.table.epoch.0,
+                "the database is older than what was published; publishing everything anew"
+            );
             self.metrics.restored.inc();
             self.since_epoch = taken.table.epoch.0;
             self.core.unpublish();
         }
-        let mut pass = self.core.difference(taken.loaded.rows.iter().map(|row| &**row), table::unreadable_keys(&taken.loaded));
+        let mut pass = self.core.difference(
+            taken.loaded.rows.iter().map(|row| &**row),
+            table::unreadable_keys(&taken.loaded),
+        );
         // All of them: the store leaves alone what is there, and seals anew what another key ring has sealed.
         pass.changed = self.core.rows();
         self.note(pass);
-        self.table = Some(Table { term, ..taken.table });
+        self.table = Some(Table {
+            term,
+            ..taken.table
+        });
         self.metrics.leader.set(1);
         self.show_table();
         Ok(())
@@ -288,21 +312,36 @@ impl Publisher {
 
     async fn publish(&mut self, notices: &Notices) -> Option<Instant> {
         let table = self.table.as_mut().expect("pass() took over before");
-        let removals: BTreeSet<RowKey> =
-            self.unpublished.iter().filter(|(key, row)| row.is_none() && table.keys.contains(key)).map(|(key, _)| *key).collect();
+        let removals: BTreeSet<RowKey> = self
+            .unpublished
+            .iter()
+            .filter(|(key, row)| row.is_none() && table.keys.contains(key))
+            .map(|(key, _)| *key)
+            .collect();
         let count = removals.len();
-        let judgement = self.guard.judge(removals, table.keys.len(), clock::instant());
+        let judgement = self
+            .guard
+            .judge(removals, table.keys.len(), clock::instant());
         let hold = match &judgement {
             Judgement::Publish => None,
             Judgement::Hold { new, until } => {
                 if *new {
-                    tracing::error!(removals = count, rows = table.keys.len(), "a mass removal is held back");
-                    notices.send(Notice::warning("RemovalHeld", held_sentence(count, table.keys.len(), self.settings.removal_hold)));
+                    tracing::error!(
+                        removals = count,
+                        rows = table.keys.len(),
+                        "a mass removal is held back"
+                    );
+                    notices.send(Notice::warning(
+                        "RemovalHeld",
+                        held_sentence(count, table.keys.len(), self.settings.removal_hold),
+                    ));
                 }
                 Some(*until)
             }
         };
-        self.metrics.removals_held.set(if hold.is_some() { count as i64 } else { 0 });
+        self.metrics
+            .removals_held
+            .set(if hold.is_some() { count as i64 } else { 0 });
         let mut changed = Vec::new();
         let mut removed = Vec::new();
         for (key, row) in &self.unpublished {
@@ -314,19 +353,36 @@ impl Publisher {
         }
         if !changed.is_empty() || !removed.is_empty() {
             let timer = self.metrics.publish_seconds.start_timer();
-            let result = routes::publish(&self.store.pool, table.epoch, &self.settings.holder, &changed, &removed, &self.keyring).await;
+            let result = routes::publish(
+                &self.store.pool,
+                table.epoch,
+                &self.settings.holder,
+                &changed,
+                &removed,
+                &self.keyring,
+            )
+            .await;
             timer.observe_duration();
             match result {
                 Ok(published) => {
-                    tracing::info!(revision = published.revision, rows = published.changed, "published");
-                    self.metrics.published_rows.inc_by(u64::from(published.changed));
-                    self.metrics.last_publish.set(clock::now().as_millisecond() as f64 / 1e3);
+                    tracing::info!(
+                        revision = published.revision,
+                        rows = published.changed,
+                        "published"
+                    );
+                    self.metrics
+                        .published_rows
+                        .inc_by(u64::from(published.changed));
+                    self.metrics
+                        .last_publish
+                        .set(clock::now().as_millisecond() as f64 / 1e3);
                     table.published(published.revision, &changed, &removed);
                 }
                 Err(error) => return Some(self.failed(error)),
             }
         }
-        self.unpublished.retain(|key, row| hold.is_some() && row.is_none() && table.keys.contains(key));
+        self.unpublished
+            .retain(|key, row| hold.is_some() && row.is_none() && table.keys.contains(key));
         let waiting: BTreeSet<_> = self.unpublished.keys().map(|key| key.uid).collect();
         let revision = table.revision;
         self.core.published(revision, &waiting);
@@ -344,7 +400,10 @@ impl Publisher {
             }
             routes::PublishError::Store(_) => "database",
         };
-        self.metrics.publish_failures.with_label_values(&[reason]).inc();
+        self.metrics
+            .publish_failures
+            .with_label_values(&[reason])
+            .inc();
         tracing::warn!(error = chain(&error), "not published; will try again");
         clock::instant() + RETRY
     }
@@ -355,7 +414,11 @@ impl Publisher {
         match routes::head(&self.store.pool).await {
             Ok(head) if head.epoch == table.epoch.0 && head.revision == table.revision => {}
             Ok(head) => {
-                tracing::warn!(epoch = head.epoch, revision = head.revision, "the routing table is not as it was left; reading it again");
+                tracing::warn!(
+                    epoch = head.epoch,
+                    revision = head.revision,
+                    "the routing table is not as it was left; reading it again"
+                );
                 self.table = None;
             }
             Err(error) => tracing::debug!(error = chain(&error), "can't read the head"),
@@ -367,7 +430,10 @@ impl Publisher {
         let Some(table) = &self.table else { return };
         match table::compare(&self.store, &self.keyring, &self.settings, table).await {
             Ok(loaded) => {
-                let pass = self.core.difference(loaded.rows.iter().map(|row| &**row), table::unreadable_keys(&loaded));
+                let pass = self.core.difference(
+                    loaded.rows.iter().map(|row| &**row),
+                    table::unreadable_keys(&loaded),
+                );
                 let wrong = pass
                     .changed
                     .iter()
@@ -376,32 +442,51 @@ impl Publisher {
                     .filter(|key| !self.unpublished.contains_key(key))
                     .count();
                 if wrong > 0 && !self.core.dirty() {
-                    tracing::error!(rows = wrong, "the published table differed from the compiled one; mending it");
+                    tracing::error!(
+                        rows = wrong,
+                        "the published table differed from the compiled one; mending it"
+                    );
                     self.metrics.repairs.inc_by(wrong as u64);
                 }
                 self.note(pass);
             }
-            Err(error) => tracing::warn!(error = chain(&error), "can't compare the table; will try again"),
+            Err(error) => tracing::warn!(
+                error = chain(&error),
+                "can't compare the table; will try again"
+            ),
         }
     }
 
     fn show_table(&mut self) {
         let Some(table) = &self.table else { return };
-        self.newest = self.newest.max(routes::Head { epoch: table.epoch.0, revision: table.revision });
+        self.newest = self.newest.max(routes::Head {
+            epoch: table.epoch.0,
+            revision: table.revision,
+        });
         self.metrics.epoch.set(table.epoch.0);
         self.metrics.revision.set(table.revision);
         self.metrics.rows.set(table.keys.len() as i64);
     }
 
     async fn report(&mut self, channels: &Channels) {
-        let held = self.guard.held().map(|held| held_sentence(held.removals.len(), held.rows, self.settings.removal_hold).into());
+        let held = self.guard.held().map(|held| {
+            held_sentence(held.removals.len(), held.rows, self.settings.removal_hold).into()
+        });
         let term = self.table.as_ref().map(|table| table.term);
-        let report = Report { told: self.core.take_report(), term, since_epoch: self.since_epoch, held };
+        let report = Report {
+            told: self.core.take_report(),
+            term,
+            since_epoch: self.since_epoch,
+            held,
+        };
         // Nobody listens any more only when everything ends.
         let _ = channels.reports.send(report).await;
     }
 }
 
 fn held_sentence(removals: usize, rows: usize, stable_for: Duration) -> String {
-    format!("the removal of {removals} of {rows} rows waits until it has stayed the same for {} s", stable_for.as_secs())
+    format!(
+        "the removal of {removals} of {rows} rows waits until it has stayed the same for {} s",
+        stable_for.as_secs()
+    )
 }

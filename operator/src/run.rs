@@ -45,10 +45,15 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The whole process: logs, signals, and the operator until it is told to end.
 pub fn main(args: Args) -> anyhow::Result<()> {
     log::init(&args.common.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime can't start")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime can't start")?;
     runtime.block_on(async {
         let token = signals::shutdown_token().context("signals can't be handled")?;
-        let client = Client::try_default().await.context("there is neither a kubeconfig (KUBECONFIG) nor a pod's service account")?;
+        let client = Client::try_default()
+            .await
+            .context("there is neither a kubeconfig (KUBECONFIG) nor a pod's service account")?;
         run(args, client, token).await
     })
 }
@@ -59,14 +64,27 @@ pub fn main(args: Args) -> anyhow::Result<()> {
 /// Only what waiting can't mend: a flag that can't be used, a key ring that can't be read, a port that is taken, a
 /// database that a newer version has changed.
 pub async fn run(args: Args, client: Client, token: CancellationToken) -> anyhow::Result<()> {
-    let keyring = Arc::new(Keyring::load(&args.common.keyring).with_context(|| format!("the key ring {}", args.common.keyring.display()))?);
-    let listener = TcpListener::bind(args.common.admin_listen).await.with_context(|| format!("the admin port {}", args.common.admin_listen))?;
+    let keyring = Arc::new(
+        Keyring::load(&args.common.keyring)
+            .with_context(|| format!("the key ring {}", args.common.keyring.display()))?,
+    );
+    let listener = TcpListener::bind(args.common.admin_listen)
+        .await
+        .with_context(|| format!("the admin port {}", args.common.admin_listen))?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry);
-    let health = Health::new(&[("database", "waiting for the database"), (watching::PART, "waiting for the first lists")]);
+    let health = Health::new(&[
+        ("database", "waiting for the database"),
+        (watching::PART, "waiting for the first lists"),
+    ]);
     // The admin port outlives everything else: `/livez` must answer while the rest drains.
     let last = CancellationToken::new();
-    let admin = tokio::spawn(admin::serve(listener, health.readiness().clone(), registry, last.clone()));
+    let admin = tokio::spawn(admin::serve(
+        listener,
+        health.readiness().clone(),
+        registry,
+        last.clone(),
+    ));
 
     let options = Options {
         listen_url: args.listen_url.clone(),
@@ -80,7 +98,19 @@ pub async fn run(args: Args, client: Client, token: CancellationToken) -> anyhow
         migrated = migrate(&store, args.shards) => migrated,
     };
     let ended = match migrated {
-        Ok(()) if !token.is_cancelled() => Operator { args, client, store: store.clone(), keyring, metrics, health, token }.run().await,
+        Ok(()) if !token.is_cancelled() => {
+            Operator {
+                args,
+                client,
+                store: store.clone(),
+                keyring,
+                metrics,
+                health,
+                token,
+            }
+            .run()
+            .await
+        }
         other => other,
     };
     last.cancel();
@@ -113,15 +143,30 @@ struct Operator {
 
 impl Operator {
     async fn run(self) -> anyhow::Result<()> {
-        let Operator { args, client, store, keyring, metrics, health, token } = self;
+        let Operator {
+            args,
+            client,
+            store,
+            keyring,
+            metrics,
+            health,
+            token,
+        } = self;
         let stop = token.clone();
-        let name = args.pod_name.clone().or_else(host_name).unwrap_or_else(|| "hookstream-operator".to_owned());
+        let name = args
+            .pod_name
+            .clone()
+            .or_else(host_name)
+            .unwrap_or_else(|| "hookstream-operator".to_owned());
         // A restarted container has the same pod name, and must not take its predecessor's lease for its own.
         let holder = format!("{name}/{:016x}", rand::random::<u64>());
         let gateway_timeout = args.gateway_timeout;
 
         let resign = CancellationToken::new();
-        let settings = leadership::Settings { holder: holder.clone(), ttl: args.lease_ttl };
+        let settings = leadership::Settings {
+            holder: holder.clone(),
+            ttl: args.lease_ttl,
+        };
         let (leadership, leading) = leadership::spawn(store.pool.clone(), settings, resign.clone());
 
         let (notices, notes) = Notices::channel();
@@ -129,17 +174,41 @@ impl Operator {
         let (changes, changes_in) = mpsc::channel(CHANGES);
         let (reports, reports_in) = mpsc::channel(REPORTS);
         let (wanted, wanted_in) = channel::channel(Default::default());
-        let (fleet, fleet_in) = channel::channel(Fleet { replicas: Vec::new(), since_epoch: 0, database: Database::Here });
+        let (fleet, fleet_in) = channel::channel(Fleet {
+            replicas: Vec::new(),
+            since_epoch: 0,
+            database: Database::Here,
+        });
         let heartbeats = Arc::new(Notify::new());
 
         let mut tasks = JoinSet::new();
         tasks.spawn(sending.run(token.clone()));
-        tasks.spawn(until(token.clone(), events::about_the_operator(notes, pod(&args), events.clone())));
-        tasks.spawn(until(token.clone(), hints(store.clone(), heartbeats.clone())));
-        tasks.spawn(fleet::watching::run(store.pool.clone(), gateway_timeout, heartbeats, metrics.clone(), fleet, token.clone()));
+        tasks.spawn(until(
+            token.clone(),
+            events::about_the_operator(notes, pod(&args), events.clone()),
+        ));
+        tasks.spawn(until(
+            token.clone(),
+            hints(store.clone(), heartbeats.clone()),
+        ));
+        tasks.spawn(fleet::watching::run(
+            store.pool.clone(),
+            gateway_timeout,
+            heartbeats,
+            metrics.clone(),
+            fleet,
+            token.clone(),
+        ));
 
-        let watching = Watching::new(changes.clone(), health.clone(), metrics.clone(), notices.clone());
-        watch_all(&args, &client, &watching, &mut tasks, wanted_in, &metrics, changes, &token);
+        let watching = Watching::new(
+            changes.clone(),
+            health.clone(),
+            metrics.clone(),
+            notices.clone(),
+        );
+        watch_all(
+            &args, &client, &watching, &mut tasks, wanted_in, &metrics, changes, &token,
+        );
 
         let settings = publisher::Settings {
             holder,
@@ -148,12 +217,33 @@ impl Operator {
             compare_every: args.compare_every,
             gateway_timeout,
         };
-        let ends = publisher::Channels { changes: changes_in, leadership: leadership.clone(), wanted, reports, notices };
+        let ends = publisher::Channels {
+            changes: changes_in,
+            leadership: leadership.clone(),
+            wanted,
+            reports,
+            notices,
+        };
         let loaded = move || health.ready("database");
-        tasks.spawn(publisher::run(store, keyring, settings, metrics.clone(), ends, loaded, token.clone()));
+        tasks.spawn(publisher::run(
+            store,
+            keyring,
+            settings,
+            metrics.clone(),
+            ends,
+            loaded,
+            token.clone(),
+        ));
 
         let statuses = Statuses::new(client, args.common.public_url.clone(), events, metrics);
-        tasks.spawn(statuses.run(Inputs { reports: reports_in, leadership, fleet: fleet_in }, token));
+        tasks.spawn(statuses.run(
+            Inputs {
+                reports: reports_in,
+                leadership,
+                fleet: fleet_in,
+            },
+            token,
+        ));
 
         let mut ended = Ok(());
         while let Some(task) = tasks.join_next().await {
@@ -189,16 +279,39 @@ fn watch_all(
     let mut watches = Vec::new();
     for scope in &scopes {
         for kind in crds::Kind::ALL {
-            watches.push((scope.clone(), kind, watching.register(format!("{} in {scope}", kind.as_str()))));
+            watches.push((
+                scope.clone(),
+                kind,
+                watching.register(format!("{} in {scope}", kind.as_str())),
+            ));
         }
     }
     for scope in &scopes {
         let watch = watching.register(format!("namespaces of {scope}"));
-        tasks.spawn(metadata::namespaces(client.clone(), scope.clone(), watching.clone(), watch, token.clone()));
-        tasks.spawn(metadata::secrets(client.clone(), scope.clone(), seen.clone(), watching.clone(), token.clone()));
+        tasks.spawn(metadata::namespaces(
+            client.clone(),
+            scope.clone(),
+            watching.clone(),
+            watch,
+            token.clone(),
+        ));
+        tasks.spawn(metadata::secrets(
+            client.clone(),
+            scope.clone(),
+            seen.clone(),
+            watching.clone(),
+            token.clone(),
+        ));
     }
     for (scope, kind, watch) in watches {
-        tasks.spawn(watch::run(client.clone(), kind, scope, watching.clone(), watch, token.clone()));
+        tasks.spawn(watch::run(
+            client.clone(),
+            kind,
+            scope,
+            watching.clone(),
+            watch,
+            token.clone(),
+        ));
     }
 }
 
@@ -231,7 +344,10 @@ async fn hints(store: Store, heartbeats: Arc<Notify>) {
 }
 
 fn host_name() -> Option<String> {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
 }
 
 /// The operator's own pod, if it was told which one it is.

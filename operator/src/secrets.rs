@@ -68,7 +68,12 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    pub fn new(client: Client, changes: mpsc::Sender<Change>, metrics: Metrics, scopes: &[Scope]) -> Fetcher {
+    pub fn new(
+        client: Client,
+        changes: mpsc::Sender<Change>,
+        metrics: Metrics,
+        scopes: &[Scope],
+    ) -> Fetcher {
         Fetcher {
             client,
             changes,
@@ -84,7 +89,12 @@ impl Fetcher {
     }
 
     /// Runs until the token is cancelled.
-    pub async fn run(mut self, mut seen: mpsc::Receiver<Seen>, mut wanted: watch::Receiver<BTreeSet<SecretName>>, token: CancellationToken) {
+    pub async fn run(
+        mut self,
+        mut seen: mpsc::Receiver<Seen>,
+        mut wanted: watch::Receiver<BTreeSet<SecretName>>,
+        token: CancellationToken,
+    ) {
         let mut batch = Vec::new();
         loop {
             let retry = async {
@@ -137,7 +147,12 @@ impl Fetcher {
 
     /// Takes back what no object names any more.
     async fn forget(&mut self) {
-        let unwanted: Vec<_> = self.told.keys().filter(|name| !self.wanted.contains(*name)).cloned().collect();
+        let unwanted: Vec<_> = self
+            .told
+            .keys()
+            .filter(|name| !self.wanted.contains(*name))
+            .cloned()
+            .collect();
         for name in unwanted {
             self.told.remove(&name);
             let _ = self.changes.send(Change::SecretUnwanted(name)).await;
@@ -166,7 +181,8 @@ impl Fetcher {
                 break;
             }
             self.reading.insert(name.clone());
-            self.reads.spawn(read(self.client.clone(), name.clone(), now.cloned()));
+            self.reads
+                .spawn(read(self.client.clone(), name.clone(), now.cloned()));
         }
         for name in gone {
             self.told.insert(name.clone(), None);
@@ -179,13 +195,24 @@ impl Fetcher {
         let found = match read.found {
             Ok(found) => found,
             Err(why) => {
-                tracing::warn!(namespace = read.name.0, name = read.name.1, why, "can't read a Secret; will try again");
-                self.metrics.secret_reads.with_label_values(&["failed"]).inc();
+                tracing::warn!(
+                    namespace = read.name.0,
+                    name = read.name.1,
+                    why,
+                    "can't read a Secret; will try again"
+                );
+                self.metrics
+                    .secret_reads
+                    .with_label_values(&["failed"])
+                    .inc();
                 self.retry_at = Some(Instant::now() + RETRY);
                 return;
             }
         };
-        self.metrics.secret_reads.with_label_values(&[if found.is_some() { "ok" } else { "missing" }]).inc();
+        self.metrics
+            .secret_reads
+            .with_label_values(&[if found.is_some() { "ok" } else { "missing" }])
+            .inc();
         if !self.wanted.contains(&read.name) {
             return;
         }
@@ -196,7 +223,7 @@ impl Fetcher {
             None => (read.version, None),
         };
         // The watch may already know a newer one: that is read next.
-        if self.there.get(&read.name).is_none()
+        if !self.there.contains_key(&read.name)
             && let Some(version) = &version
         {
             self.there.insert(read.name.clone(), version.clone());
@@ -211,16 +238,30 @@ async fn read(client: Client, name: SecretName, version: Option<String>) -> Read
     let found = match tokio::time::timeout(TIMEOUT, api.get(&name.1)).await {
         Ok(Ok(secret)) => Ok(Some(Found {
             version: secret.metadata.resource_version,
-            data: secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, Secret::new(value.0))).collect(),
+            data: secret
+                .data
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(key, value)| (key, Secret::new(value.0)))
+                .collect(),
         })),
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(None),
         Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
             // Nobody else's object should wait for this one; its own will say that the Secret can't be had.
-            tracing::warn!(namespace = name.0, name = name.1, why = status.message, "the operator may not read this Secret");
+            tracing::warn!(
+                namespace = name.0,
+                name = name.1,
+                why = status.message,
+                "the operator may not read this Secret"
+            );
             Ok(None)
         }
         Ok(Err(error)) => Err(chain(&error)),
         Err(_) => Err("the API server does not answer".to_owned()),
     };
-    Read { name, version, found }
+    Read {
+        name,
+        version,
+        found,
+    }
 }

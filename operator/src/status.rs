@@ -34,7 +34,10 @@ const NAMED_GATEWAYS: usize = 5;
 
 /// The condition of this type.
 pub fn condition<'s>(status: &'s Status, type_: &str) -> Option<&'s Condition> {
-    status.conditions.iter().find(|condition| condition.type_ == type_)
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == type_)
 }
 
 /// Whether the condition is there and true.
@@ -67,27 +70,45 @@ struct State {
 
 impl State {
     fn yes(reason: &'static str, message: impl Into<String>) -> State {
-        State { status: "True", reason, message: message.into() }
+        State {
+            status: "True",
+            reason,
+            message: message.into(),
+        }
     }
 
     fn no(reason: &'static str, message: impl Into<String>) -> State {
-        State { status: "False", reason, message: message.into() }
+        State {
+            status: "False",
+            reason,
+            message: message.into(),
+        }
     }
 
     fn unknown(reason: &'static str, message: impl Into<String>) -> State {
-        State { status: "Unknown", reason, message: message.into() }
+        State {
+            status: "Unknown",
+            reason,
+            message: message.into(),
+        }
     }
 }
 
 /// The status that these facts call for.
 pub fn decide(facts: &Facts<'_>) -> Status {
     let accepted = of_findings(facts.verdict, compile::Condition::Accepted, ACCEPTED);
-    let resolved = of_findings(facts.verdict, compile::Condition::ResolvedRefs, RESOLVED_REFS);
+    let resolved = of_findings(
+        facts.verdict,
+        compile::Condition::ResolvedRefs,
+        RESOLVED_REFS,
+    );
     let programmed = programmed(facts, &accepted, &resolved);
     let ready = ready(&accepted, &resolved, &programmed);
-    let stalled = (accepted.status == "False").then(|| State::yes(accepted.reason, accepted.message.clone()));
-    let reconciling = (stalled.is_none() && resolved.status == "True" && programmed.status != "True")
-        .then(|| State::yes(programmed.reason, programmed.message.clone()));
+    let stalled =
+        (accepted.status == "False").then(|| State::yes(accepted.reason, accepted.message.clone()));
+    let reconciling =
+        (stalled.is_none() && resolved.status == "True" && programmed.status != "True")
+            .then(|| State::yes(programmed.reason, programmed.message.clone()));
     let all = [
         (ACCEPTED, Some(accepted)),
         (RESOLVED_REFS, Some(resolved)),
@@ -98,24 +119,44 @@ pub fn decide(facts: &Facts<'_>) -> Status {
     ];
     Status {
         observed_generation: Some(facts.meta.generation),
-        conditions: all.into_iter().filter_map(|(type_, state)| Some(made(facts, type_, state?))).collect(),
+        conditions: all
+            .into_iter()
+            .filter_map(|(type_, state)| Some(made(facts, type_, state?)))
+            .collect(),
         id: Some(facts.meta.kind.id(facts.meta.uid)),
         url: url(facts),
-        circuit: (facts.meta.kind == crds::Kind::Destination)
-            .then(|| facts.previous.and_then(|previous| previous.circuit.clone()).unwrap_or_else(|| "Closed".to_owned())),
+        circuit: (facts.meta.kind == crds::Kind::Destination).then(|| {
+            facts
+                .previous
+                .and_then(|previous| previous.circuit.clone())
+                .unwrap_or_else(|| "Closed".to_owned())
+        }),
     }
 }
 
 /// True, or false with the first finding's reason and every finding's sentence.
 fn of_findings(verdict: &Verdict, condition: compile::Condition, yes: &'static str) -> State {
-    let mut findings = verdict.findings.iter().filter(|finding| finding.condition == condition).peekable();
-    let Some(first) = findings.peek() else { return State::yes(yes, "") };
+    let mut findings = verdict
+        .findings
+        .iter()
+        .filter(|finding| finding.condition == condition)
+        .peekable();
+    let Some(first) = findings.peek() else {
+        return State::yes(yes, "");
+    };
     let reason = reason(first.reason);
-    State::no(reason, findings.map(sentence).collect::<Vec<_>>().join("; "))
+    State::no(
+        reason,
+        findings.map(sentence).collect::<Vec<_>>().join("; "),
+    )
 }
 
 fn sentence(finding: &Finding) -> String {
-    if finding.path.is_empty() { finding.message.clone() } else { format!("{}: {}", finding.path, finding.message) }
+    if finding.path.is_empty() {
+        finding.message.clone()
+    } else {
+        format!("{}: {}", finding.path, finding.message)
+    }
 }
 
 /// The word for a reason, as Gateway API writes them.
@@ -140,12 +181,23 @@ fn programmed(facts: &Facts<'_>, accepted: &State, resolved: &State) -> State {
     let generation = facts.meta.generation;
     match facts.verdict.routed_generation {
         Some(routed) if routed == generation => acknowledged(facts),
-        Some(routed) if accepted.status == "False" => {
-            State::no("Invalid", format!("generation {generation} is not accepted; generation {routed} still routes"))
+        Some(routed) if accepted.status == "False" => State::no(
+            "Invalid",
+            format!("generation {generation} is not accepted; generation {routed} still routes"),
+        ),
+        Some(routed) => State::no(
+            "Pending",
+            format!(
+                "generation {routed} still routes, until the references of generation {generation} resolve"
+            ),
+        ),
+        None if accepted.status == "False" => {
+            State::no("Invalid", "not accepted, so not in the routing table")
         }
-        Some(routed) => State::no("Pending", format!("generation {routed} still routes, until the references of generation {generation} resolve")),
-        None if accepted.status == "False" => State::no("Invalid", "not accepted, so not in the routing table"),
-        None if resolved.status == "False" => State::no("Pending", "not in the routing table until its references resolve"),
+        None if resolved.status == "False" => State::no(
+            "Pending",
+            "not in the routing table until its references resolve",
+        ),
         None => State::no("Pending", "not in the routing table yet"),
     }
 }
@@ -154,40 +206,68 @@ fn programmed(facts: &Facts<'_>, accepted: &State, resolved: &State) -> State {
 fn acknowledged(facts: &Facts<'_>) -> State {
     let fleet = facts.fleet;
     let was_true = facts.previous.is_some_and(|previous| {
-        condition(previous, PROGRAMMED).is_some_and(|c| c.status == "True" && c.observed_generation == Some(facts.meta.generation))
+        condition(previous, PROGRAMMED).is_some_and(|c| {
+            c.status == "True" && c.observed_generation == Some(facts.meta.generation)
+        })
     });
     match (fleet.database, facts.published) {
         (Database::Here, _) => {}
         // What was true a moment ago most likely still is: a blip must not rewrite every object twice.
-        (Database::Blip, Some(_)) if was_true => return State::yes("Programmed", kept_message(facts)),
-        (_, Some(_)) => return State::unknown("DatabaseUnavailable", "Postgres is away: what the gateways route by can't be read"),
-        (_, None) => return State::no("DatabaseUnavailable", "Postgres is away: this generation waits to be published"),
+        (Database::Blip, Some(_)) if was_true => {
+            return State::yes("Programmed", kept_message(facts));
+        }
+        (_, Some(_)) => {
+            return State::unknown(
+                "DatabaseUnavailable",
+                "Postgres is away: what the gateways route by can't be read",
+            );
+        }
+        (_, None) => {
+            return State::no(
+                "DatabaseUnavailable",
+                "Postgres is away: this generation waits to be published",
+            );
+        }
     }
     let Some(revision) = facts.published else {
         return State::no("Pending", facts.held.unwrap_or("waits to be published"));
     };
     let total = fleet.replicas.len();
     if total == 0 {
-        return State::no("NoReplicas", format!("revision {revision} is published; no gateway is running"));
+        return State::no(
+            "NoReplicas",
+            format!("revision {revision} is published; no gateway is running"),
+        );
     }
     let behind: Vec<&str> = fleet.behind(revision).collect();
     let there = total - behind.len();
     let message = format!("revision {revision} on {there} of {total} gateways");
     match there {
         0 => State::no("Pending", message),
-        _ if there < total => State::no("PartiallyProgrammed", format!("{message}; waiting for {}", names(&behind))),
+        _ if there < total => State::no(
+            "PartiallyProgrammed",
+            format!("{message}; waiting for {}", names(&behind)),
+        ),
         _ if was_true => State::yes("Programmed", kept_message(facts)),
         _ => State::yes("Programmed", message),
     }
 }
 
 fn kept_message(facts: &Facts<'_>) -> String {
-    facts.previous.and_then(|previous| condition(previous, PROGRAMMED)).map(|condition| condition.message.clone()).unwrap_or_default()
+    facts
+        .previous
+        .and_then(|previous| condition(previous, PROGRAMMED))
+        .map(|condition| condition.message.clone())
+        .unwrap_or_default()
 }
 
 fn names(gateways: &[&str]) -> String {
     match gateways.get(NAMED_GATEWAYS..) {
-        Some(rest) if !rest.is_empty() => format!("{} and {} more", gateways[..NAMED_GATEWAYS].join(", "), rest.len()),
+        Some(rest) if !rest.is_empty() => format!(
+            "{} and {} more",
+            gateways[..NAMED_GATEWAYS].join(", "),
+            rest.len()
+        ),
         _ => gateways.join(", "),
     }
 }
@@ -197,7 +277,14 @@ fn ready(accepted: &State, resolved: &State, programmed: &State) -> State {
     [accepted, resolved, programmed]
         .into_iter()
         .find(|state| state.status != "True")
-        .map_or_else(|| State::yes("Ready", ""), |state| State { status: state.status, reason: state.reason, message: state.message.clone() })
+        .map_or_else(
+            || State::yes("Ready", ""),
+            |state| State {
+                status: state.status,
+                reason: state.reason,
+                message: state.message.clone(),
+            },
+        )
 }
 
 fn made(facts: &Facts<'_>, type_: &str, state: State) -> Condition {
@@ -223,7 +310,10 @@ fn whole_second(time: Timestamp) -> Timestamp {
 
 fn bounded(mut message: String) -> String {
     if message.len() > MESSAGE_BYTES {
-        let end = (0..=MESSAGE_BYTES).rev().find(|&at| message.is_char_boundary(at)).unwrap_or(0);
+        let end = (0..=MESSAGE_BYTES)
+            .rev()
+            .find(|&at| message.is_char_boundary(at))
+            .unwrap_or(0);
         message.truncate(end);
         message.push('…');
     }
@@ -236,10 +326,17 @@ fn url(facts: &Facts<'_>) -> Option<String> {
     if meta.kind != crds::Kind::Source {
         return None;
     }
-    let lost = facts.verdict.findings.iter().any(|finding| finding.reason == compile::Reason::Conflicted);
+    let lost = facts
+        .verdict
+        .findings
+        .iter()
+        .any(|finding| finding.reason == compile::Reason::Conflicted);
     let key = match &meta.path {
         Some(path) if !lost => path.clone(),
         _ => meta.kind.id(meta.uid),
     };
-    Some(format!("{}/v1/ingest/{key}", facts.public_url.trim_end_matches('/')))
+    Some(format!(
+        "{}/v1/ingest/{key}",
+        facts.public_url.trim_end_matches('/')
+    ))
 }

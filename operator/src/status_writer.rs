@@ -32,7 +32,10 @@ pub struct Write {
 /// What came of a write.
 #[derive(Debug)]
 pub enum Outcome {
-    Written { write: Write, resource_version: Option<u64> },
+    Written {
+        write: Write,
+        resource_version: Option<u64>,
+    },
     /// The object is gone, or another one has its name.
     Gone(Write),
     /// Will fail again as it is: says so in the log and waits for something to change.
@@ -119,7 +122,10 @@ pub async fn write(client: Client, write: Write) -> Outcome {
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     let call = api.patch_status(&meta.name, &parameters, &patch);
     match tokio::time::timeout(TIMEOUT, call).await {
-        Ok(Ok(object)) => Outcome::Written { resource_version: crate::kinds::version(&object.metadata), write },
+        Ok(Ok(object)) => Outcome::Written {
+            resource_version: crate::kinds::version(&object.metadata),
+            write,
+        },
         Ok(Err(kube::Error::Api(status))) => match status.code {
             404 => Outcome::Gone(write),
             // The UID differs.
@@ -138,8 +144,18 @@ mod tests {
     use super::*;
 
     fn a_write(uid: u128, generation: i64) -> Write {
-        let meta = Meta { kind: crds::Kind::Source, uid: Uuid::from_u128(uid), namespace: "n".into(), name: "s".into(), generation, path: None };
-        Write { meta: Arc::new(meta), status: Arc::new(Status::default()) }
+        let meta = Meta {
+            kind: crds::Kind::Source,
+            uid: Uuid::from_u128(uid),
+            namespace: "n".into(),
+            name: "s".into(),
+            generation,
+            path: None,
+        };
+        Write {
+            meta: Arc::new(meta),
+            status: Arc::new(Status::default()),
+        }
     }
 
     #[test]
@@ -150,7 +166,10 @@ mod tests {
         queue.put(a_write(1, 2));
         assert_eq!(queue.len(), 2);
         let first = queue.take().unwrap();
-        assert_eq!((first.meta.uid, first.meta.generation), (Uuid::from_u128(1), 2));
+        assert_eq!(
+            (first.meta.uid, first.meta.generation),
+            (Uuid::from_u128(1), 2)
+        );
     }
 
     #[test]

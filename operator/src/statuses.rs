@@ -111,7 +111,11 @@ impl Statuses {
         let mut look_at_all = clock::instant() + LOOK_AT_ALL;
         let mut again: Option<Instant> = None;
         loop {
-            let wake = [again, self.paused_until, Some(look_at_all)].into_iter().flatten().min().expect("one is always there");
+            let wake = [again, self.paused_until, Some(look_at_all)]
+                .into_iter()
+                .flatten()
+                .min()
+                .expect("one is always there");
             let mut touched = BTreeSet::new();
             let mut all = false;
             tokio::select! {
@@ -184,7 +188,9 @@ impl Statuses {
             match self.objects.get_mut(&uid) {
                 Some(tracked) => {
                     // An echo that is older than our last write says nothing new.
-                    if observed.resource_version.is_none() || observed.resource_version >= tracked.version {
+                    if observed.resource_version.is_none()
+                        || observed.resource_version >= tracked.version
+                    {
                         tracked.known = status;
                         tracked.version = observed.resource_version;
                         tracked.refused = None;
@@ -206,11 +212,23 @@ impl Statuses {
                     tracked.refused = None;
                 }
                 None => {
-                    self.objects.insert(uid, Tracked { entry, known, version, waits_since: None, refused: None, cared_for: None });
+                    self.objects.insert(
+                        uid,
+                        Tracked {
+                            entry,
+                            known,
+                            version,
+                            waits_since: None,
+                            refused: None,
+                            cared_for: None,
+                        },
+                    );
                 }
             }
         }
-        let all = self.term != report.term || self.since_epoch != report.since_epoch || self.held != report.held;
+        let all = self.term != report.term
+            || self.since_epoch != report.since_epoch
+            || self.held != report.held;
         (self.term, self.since_epoch, self.held) = (report.term, report.since_epoch, report.held);
         all
     }
@@ -226,8 +244,12 @@ impl Statuses {
         let (now, instant) = (clock::now(), clock::instant());
         let mut again: Option<Instant> = None;
         for uid in uids {
-            let Some(tracked) = self.objects.get_mut(&uid) else { continue };
-            let Some(verdict) = tracked.entry.verdict.clone() else { continue };
+            let Some(tracked) = self.objects.get_mut(&uid) else {
+                continue;
+            };
+            let Some(verdict) = tracked.entry.verdict.clone() else {
+                continue;
+            };
             let status = status::decide(&Facts {
                 meta: &tracked.entry.meta,
                 verdict: &verdict,
@@ -238,13 +260,20 @@ impl Statuses {
                 previous: tracked.known.as_deref(),
                 now,
             });
-            if tracked.known.as_deref() == Some(&status) || tracked.refused.as_deref() == Some(&status) {
+            if tracked.known.as_deref() == Some(&status)
+                || tracked.refused.as_deref() == Some(&status)
+            {
                 tracked.waits_since = None;
                 self.queue.forget(uid);
                 continue;
             }
             match mode {
-                Mode::Caretaker if fleet.database == Database::Here || tracked.cared_for == Some(tracked.entry.meta.generation) => continue,
+                Mode::Caretaker
+                    if fleet.database == Database::Here
+                        || tracked.cared_for == Some(tracked.entry.meta.generation) =>
+                {
+                    continue;
+                }
                 Mode::Caretaker => tracked.cared_for = Some(tracked.entry.meta.generation),
                 _ => tracked.cared_for = None,
             }
@@ -257,8 +286,15 @@ impl Statuses {
             } else {
                 tracked.waits_since = None;
             }
-            if self.queue.waiting(uid).is_none_or(|write| *write.status != status) {
-                self.queue.put(Write { meta: tracked.entry.meta.clone(), status: Arc::new(status) });
+            if self
+                .queue
+                .waiting(uid)
+                .is_none_or(|write| *write.status != status)
+            {
+                self.queue.put(Write {
+                    meta: tracked.entry.meta.clone(),
+                    status: Arc::new(status),
+                });
             }
         }
         again
@@ -269,22 +305,29 @@ impl Statuses {
             return;
         }
         while self.writing.len() < CONCURRENCY {
-            let Some(write) = self.queue.take() else { return };
-            self.writing.spawn(status_writer::write(self.client.clone(), write));
+            let Some(write) = self.queue.take() else {
+                return;
+            };
+            self.writing
+                .spawn(status_writer::write(self.client.clone(), write));
         }
     }
 
     /// Answers the object to look at again.
     fn settle(&mut self, outcome: Outcome) -> Option<Uuid> {
         let (label, uid) = match outcome {
-            Outcome::Written { write, resource_version } => {
+            Outcome::Written {
+                write,
+                resource_version,
+            } => {
                 let uid = write.meta.uid;
                 self.queue.done(uid);
                 self.failures = 0;
                 if let Some(tracked) = self.objects.get_mut(&uid) {
                     let before = tracked.known.replace(write.status.clone());
                     tracked.version = resource_version.max(tracked.version);
-                    for event in events::transitions(&write.meta, before.as_deref(), &write.status) {
+                    for event in events::transitions(&write.meta, before.as_deref(), &write.status)
+                    {
                         self.events.send(event);
                     }
                 }
@@ -296,21 +339,34 @@ impl Statuses {
                 if let Some(tracked) = self.objects.get_mut(&write.meta.uid) {
                     tracked.refused = Some(write.status);
                 }
-                self.metrics.status_writes.with_label_values(&["gone"]).inc();
+                self.metrics
+                    .status_writes
+                    .with_label_values(&["gone"])
+                    .inc();
                 return None;
             }
             Outcome::Refused(write, why) => {
                 self.queue.done(write.meta.uid);
-                tracing::error!(namespace = write.meta.namespace, name = write.meta.name, why, "the API server refuses this status");
+                tracing::error!(
+                    namespace = write.meta.namespace,
+                    name = write.meta.name,
+                    why,
+                    "the API server refuses this status"
+                );
                 if let Some(tracked) = self.objects.get_mut(&write.meta.uid) {
                     tracked.refused = Some(write.status);
                 }
-                self.metrics.status_writes.with_label_values(&["refused"]).inc();
+                self.metrics
+                    .status_writes
+                    .with_label_values(&["refused"])
+                    .inc();
                 return None;
             }
             Outcome::Failed(write, why) => {
                 self.queue.done(write.meta.uid);
-                let pause = PAUSE.saturating_mul(1 << self.failures.min(8)).min(MOST_PAUSE);
+                let pause = PAUSE
+                    .saturating_mul(1 << self.failures.min(8))
+                    .min(MOST_PAUSE);
                 if self.failures == 0 {
                     tracing::warn!(why, "a status can't be written; will try again");
                 }
@@ -331,11 +387,19 @@ impl Statuses {
             counts.insert((kind.as_str(), false), 0);
         }
         for tracked in self.objects.values() {
-            let ready = tracked.known.as_ref().is_some_and(|status| is_true(status, READY));
-            *counts.entry((tracked.entry.meta.kind.as_str(), ready)).or_default() += 1;
+            let ready = tracked
+                .known
+                .as_ref()
+                .is_some_and(|status| is_true(status, READY));
+            *counts
+                .entry((tracked.entry.meta.kind.as_str(), ready))
+                .or_default() += 1;
         }
         for ((kind, ready), count) in counts {
-            self.metrics.objects.with_label_values(&[kind, if ready { "true" } else { "false" }]).set(count);
+            self.metrics
+                .objects
+                .with_label_values(&[kind, if ready { "true" } else { "false" }])
+                .set(count);
         }
     }
 }
@@ -343,5 +407,7 @@ impl Statuses {
 /// Whether the next second will most likely make it Ready.
 fn waits_for_gateways(status: &Status) -> bool {
     is_true(status, status::RECONCILING)
-        && condition(status, PROGRAMMED).is_some_and(|condition| matches!(condition.reason.as_str(), "Pending" | "PartiallyProgrammed"))
+        && condition(status, PROGRAMMED).is_some_and(|condition| {
+            matches!(condition.reason.as_str(), "Pending" | "PartiallyProgrammed")
+        })
 }

@@ -20,6 +20,7 @@ use kube::{
 use service::log::chain;
 use std::{
     collections::{HashMap, HashSet},
+    hash::{DefaultHasher, Hash, Hasher},
     pin::pin,
     time::Duration,
 };
@@ -43,7 +44,11 @@ pub enum Scope {
 impl Scope {
     /// All of the cluster, or each of these namespaces.
     pub fn of(namespaces: &[String]) -> Vec<Scope> {
-        if namespaces.is_empty() { vec![Scope::Cluster] } else { namespaces.iter().cloned().map(Scope::Namespace).collect() }
+        if namespaces.is_empty() {
+            vec![Scope::Cluster]
+        } else {
+            namespaces.iter().cloned().map(Scope::Namespace).collect()
+        }
     }
 }
 
@@ -64,13 +69,21 @@ fn pause(failures: u32) -> Duration {
 /// Whether this says that there is no such resource.
 fn is_missing(error: &watcher::Error) -> bool {
     match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
         _ => false,
     }
 }
 
 /// Watches one kind until the token is cancelled.
-pub async fn run(client: Client, kind: crds::Kind, scope: Scope, watching: Watching, watch: Watch, token: CancellationToken) {
+pub async fn run(
+    client: Client,
+    kind: crds::Kind,
+    scope: Scope,
+    watching: Watching,
+    watch: Watch,
+    token: CancellationToken,
+) {
     let resource = kinds::api_resource(kind);
     let api: Api<DynamicObject> = match &scope {
         Scope::Cluster => Api::all_with(client, &resource),
@@ -97,9 +110,17 @@ pub async fn run(client: Client, kind: crds::Kind, scope: Scope, watching: Watch
                 (known.clear(), Some(CRD_POLL))
             }
             Err(error) => {
-                watching.metrics().watch_errors.with_label_values(&[kind.as_str()]).inc();
+                watching
+                    .metrics()
+                    .watch_errors
+                    .with_label_values(&[kind.as_str()])
+                    .inc();
                 if failures == 0 {
-                    tracing::warn!(kind = kind.as_str(), error = chain(&error), "the watch failed; will try again");
+                    tracing::warn!(
+                        kind = kind.as_str(),
+                        error = chain(&error),
+                        "the watch failed; will try again"
+                    );
                 }
                 failures += 1;
                 (Vec::new(), Some(pause(failures)))
@@ -125,14 +146,38 @@ pub async fn run(client: Client, kind: crds::Kind, scope: Scope, watching: Watch
 /// What was told of a kind, so that a new list tells only what differs.
 struct Known {
     kind: crds::Kind,
-    generations: HashMap<Uuid, i64>,
+    versions: HashMap<Uuid, Version>,
     /// While a list is read: what it has named so far.
     listed: Option<HashSet<Uuid>>,
 }
 
+/// What tells a change of the spec from one of the status. The generation alone doesn't: when a CRD gets a new field, objects
+/// that have it already show it without a new generation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Version {
+    generation: i64,
+    digest: u64,
+}
+
+impl Version {
+    /// Of an object whose status was taken out.
+    fn of(object: &DynamicObject) -> Version {
+        let mut hasher = DefaultHasher::new();
+        object.data.to_string().hash(&mut hasher);
+        Version {
+            generation: object.metadata.generation.unwrap_or(0),
+            digest: hasher.finish(),
+        }
+    }
+}
+
 impl Known {
     fn new(kind: crds::Kind) -> Known {
-        Known { kind, generations: HashMap::new(), listed: None }
+        Known {
+            kind,
+            versions: HashMap::new(),
+            listed: None,
+        }
     }
 
     fn take(&mut self, event: Event<DynamicObject>) -> Vec<Change> {
@@ -141,23 +186,38 @@ impl Known {
                 self.listed = Some(HashSet::new());
                 Vec::new()
             }
-            Event::InitApply(object) | Event::Apply(object) => self.applied(object).into_iter().collect(),
-            Event::Delete(object) => kinds::uid(&object.metadata).and_then(|uid| self.removed(uid)).into_iter().collect(),
+            Event::InitApply(object) | Event::Apply(object) => {
+                self.applied(object).into_iter().collect()
+            }
+            Event::Delete(object) => kinds::uid(&object.metadata)
+                .and_then(|uid| self.removed(uid))
+                .into_iter()
+                .collect(),
             Event::InitDone => {
                 let listed = self.listed.take().unwrap_or_default();
-                let gone: Vec<Uuid> = self.generations.keys().filter(|uid| !listed.contains(uid)).copied().collect();
-                gone.into_iter().filter_map(|uid| self.removed(uid)).collect()
+                let gone: Vec<Uuid> = self
+                    .versions
+                    .keys()
+                    .filter(|uid| !listed.contains(uid))
+                    .copied()
+                    .collect();
+                gone.into_iter()
+                    .filter_map(|uid| self.removed(uid))
+                    .collect()
             }
         }
     }
 
     fn clear(&mut self) -> Vec<Change> {
         self.listed = None;
-        self.generations.drain().map(|(uid, _)| Change::Remove(uid)).collect()
+        self.versions
+            .drain()
+            .map(|(uid, _)| Change::Remove(uid))
+            .collect()
     }
 
     fn removed(&mut self, uid: Uuid) -> Option<Change> {
-        self.generations.remove(&uid).map(|_| Change::Remove(uid))
+        self.versions.remove(&uid).map(|_| Change::Remove(uid))
     }
 
     fn applied(&mut self, mut object: DynamicObject) -> Option<Change> {
@@ -165,15 +225,26 @@ impl Known {
         if let Some(listed) = &mut self.listed {
             listed.insert(uid);
         }
-        let status = object.data.as_object_mut().and_then(|data| data.remove("status")).and_then(|status| serde_json::from_value(status).ok());
-        let observed = Observed { resource_version: kinds::version(&object.metadata), status };
-        let generation = object.metadata.generation.unwrap_or(0);
-        if self.generations.insert(uid, generation) == Some(generation) {
+        let status = object
+            .data
+            .as_object_mut()
+            .and_then(|data| data.remove("status"))
+            .and_then(|status| serde_json::from_value(status).ok());
+        let observed = Observed {
+            resource_version: kinds::version(&object.metadata),
+            status,
+        };
+        let version = Version::of(&object);
+        if self.versions.insert(uid, version) == Some(version) {
             return Some(Change::Status(uid, observed));
         }
         object.metadata.managed_fields = None;
         object.metadata.annotations = None;
         let (meta, resource) = kinds::read(self.kind, uid, object);
-        Some(Change::Apply(Box::new(Object { meta, resource, observed })))
+        Some(Change::Apply(Box::new(Object {
+            meta,
+            resource,
+            observed,
+        })))
     }
 }

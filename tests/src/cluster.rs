@@ -63,10 +63,15 @@ impl Cluster {
         tokio::task::spawn_blocking(|| {
             sweep();
             let port = free_ports();
-            let state = std::env::temp_dir().join(format!("hookstream-cluster-{}-{port}", std::process::id()));
+            let state = std::env::temp_dir()
+                .join(format!("hookstream-cluster-{}-{port}", std::process::id()));
             std::fs::create_dir_all(&state).expect("the temporary folder can be written");
             let watchdog = watchdog(&state, port).expect("bash starts");
-            let cluster = Cluster { state, port, watchdog };
+            let cluster = Cluster {
+                state,
+                port,
+                watchdog,
+            };
             cluster.up();
             cluster
         })
@@ -76,7 +81,10 @@ impl Cluster {
 
     fn script(&self, name: &str) -> Command {
         let mut command = Command::new(format!("{SCRIPTS}/{name}"));
-        command.env("TG_STATE", &self.state).env("TG_PORT", self.port.to_string()).stdin(Stdio::null());
+        command
+            .env("TG_STATE", &self.state)
+            .env("TG_PORT", self.port.to_string())
+            .stdin(Stdio::null());
         command
     }
 
@@ -85,13 +93,27 @@ impl Cluster {
         // Not piped: the servers would hold the pipe open.
         let log = self.state.join("up.log");
         let file = std::fs::File::create(&log).expect("our own folder");
-        let status = self.script("up.sh").arg("api").stdout(file.try_clone().expect("a file")).stderr(file).status().expect("up.sh runs");
-        assert!(status.success(), "up.sh failed:\n{}", std::fs::read_to_string(log).unwrap_or_default());
+        let status = self
+            .script("up.sh")
+            .arg("api")
+            .stdout(file.try_clone().expect("a file"))
+            .stderr(file)
+            .status()
+            .expect("up.sh runs");
+        assert!(
+            status.success(),
+            "up.sh failed:\n{}",
+            std::fs::read_to_string(log).unwrap_or_default()
+        );
     }
 
     /// Ends the servers; their data stays for [`Cluster::up`].
     pub fn down(&self) {
-        let status = self.script("down.sh").env("KEEP", "1").status().expect("down.sh runs");
+        let status = self
+            .script("down.sh")
+            .env("KEEP", "1")
+            .status()
+            .expect("down.sh runs");
         assert!(status.success(), "down.sh failed");
     }
 
@@ -102,7 +124,9 @@ impl Cluster {
     /// A client of its administrator. Make it inside the runtime that uses it.
     pub async fn client(&self) -> Client {
         let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).expect("up.sh wrote it");
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("up.sh wrote it");
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .expect("up.sh wrote it");
         Client::try_from(config).expect("the configuration is complete")
     }
 
@@ -122,9 +146,15 @@ impl Cluster {
         let mut stdin = child.stdin.take().expect("piped");
         stdin.write_all(input.as_bytes()).await?;
         drop(stdin);
-        let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await.context("kubectl took too long")??;
+        let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output())
+            .await
+            .context("kubectl took too long")??;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        anyhow::ensure!(output.status.success(), "kubectl {arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        anyhow::ensure!(
+            output.status.success(),
+            "kubectl {arguments:?}: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(text)
     }
 
@@ -134,11 +164,23 @@ impl Cluster {
         let api: Api<CustomResourceDefinition> = Api::all(client);
         for crd in crds::definitions::all() {
             let name = crd.metadata.name.clone().expect("a CRD has a name");
-            api.patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(&crd)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+            api.patch(
+                &name,
+                &PatchParams::apply("tests").force(),
+                &Patch::Apply(&crd),
+            )
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         for kind in crds::Kind::ALL {
             let name = format!("{}.{}", kind.plural(), crds::GROUP);
-            tokio::time::timeout(SOON, await_condition(api.clone(), &name, is_crd_established())).await.expect("in time").expect("watched");
+            tokio::time::timeout(
+                SOON,
+                await_condition(api.clone(), &name, is_crd_established()),
+            )
+            .await
+            .expect("in time")
+            .expect("watched");
         }
     }
 }
@@ -165,12 +207,22 @@ fn watchdog(state: &Path, port: u16) -> std::io::Result<Child> {
 
 /// Takes down what test processes left behind whose watchdog died too (a machine that ran out of memory).
 fn sweep() {
-    let Ok(folder) = std::fs::read_dir(std::env::temp_dir()) else { return };
+    let Ok(folder) = std::fs::read_dir(std::env::temp_dir()) else {
+        return;
+    };
     for entry in folder.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some((pid, port)) = name.strip_prefix("hookstream-cluster-").and_then(|rest| rest.split_once('-')) else { continue };
+        let Some((pid, port)) = name
+            .strip_prefix("hookstream-cluster-")
+            .and_then(|rest| rest.split_once('-'))
+        else {
+            continue;
+        };
         if !Path::new("/proc").join(pid).exists() {
-            let _ = Command::new(format!("{SCRIPTS}/down.sh")).env("TG_STATE", entry.path()).env("TG_PORT", port).status();
+            let _ = Command::new(format!("{SCRIPTS}/down.sh"))
+                .env("TG_STATE", entry.path())
+                .env("TG_PORT", port)
+                .status();
         }
     }
 }
@@ -191,8 +243,15 @@ fn free_ports() -> u16 {
 fn kubectl() -> PathBuf {
     static PATH: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
     PATH.get_or_init(|| {
-        let output = Command::new(format!("{SCRIPTS}/build.sh")).arg("control").output().expect("build.sh runs");
-        assert!(output.status.success(), "build.sh: {}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new(format!("{SCRIPTS}/build.sh"))
+            .arg("control")
+            .output()
+            .expect("build.sh runs");
+        assert!(
+            output.status.success(),
+            "build.sh: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         PathBuf::from(text.lines().last().expect("build.sh prints the folder")).join("kubectl")
     })
@@ -200,7 +259,12 @@ fn kubectl() -> PathBuf {
 }
 
 /// Waits until an object is as `wanted` says, by watching it; `None`: it isn't there. Says what it was at last, in time.
-pub async fn until(api: &Api<DynamicObject>, name: &str, limit: Duration, mut wanted: impl FnMut(Option<&DynamicObject>) -> bool) -> Option<DynamicObject> {
+pub async fn until(
+    api: &Api<DynamicObject>,
+    name: &str,
+    limit: Duration,
+    mut wanted: impl FnMut(Option<&DynamicObject>) -> bool,
+) -> Option<DynamicObject> {
     use futures::StreamExt;
     let mut last = None;
     let search = async {
@@ -218,7 +282,8 @@ pub async fn until(api: &Api<DynamicObject>, name: &str, limit: Duration, mut wa
         }
     };
     if tokio::time::timeout(limit, search).await.is_err() {
-        let shown = serde_json::to_string_pretty(&last.map(|object| object.data)).unwrap_or_default();
+        let shown =
+            serde_json::to_string_pretty(&last.map(|object| object.data)).unwrap_or_default();
         panic!("{name} was not as it should be within {limit:?}; at last: {shown}");
     }
     last

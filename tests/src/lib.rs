@@ -2,6 +2,7 @@
 //!
 //! What tests and the benchmark share. The tests themselves are in `tests/tests/`.
 
+pub mod cluster;
 pub mod process;
 pub mod receiver;
 pub mod sender;

@@ -8,11 +8,19 @@ use tests::cluster::{self, DATA};
 /// Every YAML file below a folder, in order.
 fn manifests(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+    for entry in
+        std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+    {
         let path = entry.expect("a folder's entry").path();
         match path.is_dir() {
             true => found.extend(manifests(&path)),
-            false if path.extension().is_some_and(|extension| extension == "yaml") => found.push(path),
+            false
+                if path
+                    .extension()
+                    .is_some_and(|extension| extension == "yaml") =>
+            {
+                found.push(path)
+            }
             false => {}
         }
     }
@@ -25,14 +33,29 @@ async fn judge(client: &kube::Client, text: &str) -> Result<(), String> {
     let manifest: Value = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
     let kind = manifest["kind"].as_str().ok_or("no kind")?;
     let url = match crds::Kind::parse(kind) {
-        Some(kind) => format!("/apis/{}/{}/namespaces/default/{}", crds::GROUP, crds::VERSION, kind.plural()),
+        Some(kind) => format!(
+            "/apis/{}/{}/namespaces/default/{}",
+            crds::GROUP,
+            crds::VERSION,
+            kind.plural()
+        ),
         None => format!("/api/v1/namespaces/default/{}s", kind.to_lowercase()),
     };
-    let request = Request::new(url).create(&Default::default(), text.as_bytes().to_vec()).map_err(|error| error.to_string())?;
+    let request = Request::new(url)
+        .create(&Default::default(), text.as_bytes().to_vec())
+        .map_err(|error| error.to_string())?;
     let (mut head, body) = request.into_parts();
-    head.uri = format!("{}?dryRun=All&fieldValidation=Strict", head.uri.path()).parse().expect("a path and a query");
-    head.headers.insert("content-type", "application/yaml".parse().expect("a header"));
-    match client.request::<Value>(http::Request::from_parts(head, body)).await {
+    head.uri = format!("{}?dryRun=All&fieldValidation=Strict", head.uri.path())
+        .parse()
+        .expect("a path and a query");
+    head.headers.insert(
+        "content-type",
+        "application/yaml".parse().expect("a header"),
+    );
+    match client
+        .request::<Value>(http::Request::from_parts(head, body))
+        .await
+    {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) => Err(status.message),
         Err(error) => panic!("the API server: {error}"),
@@ -47,22 +70,35 @@ async fn every_example_is_judged_as_its_name_says() {
     for path in &examples {
         let text = std::fs::read_to_string(path).unwrap();
         let name = path.strip_prefix(DATA).unwrap().display();
-        let expected = text.lines().next().and_then(|line| line.strip_prefix("# expect: "));
+        let expected = text
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix("# expect: "));
         match (judge(&client, &text).await, expected) {
             (Ok(()), None) => passed += 1,
             (Err(said), Some(expected)) if said.contains(expected) => {}
             (Ok(()), Some(_)) => wrong.push(format!("{name}: accepted")),
-            (Err(said), expected) => wrong.push(format!("{name}: {said}\n    expected: {}", expected.unwrap_or("accepted"))),
+            (Err(said), expected) => wrong.push(format!(
+                "{name}: {said}\n    expected: {}",
+                expected.unwrap_or("accepted")
+            )),
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(passed >= 8 && examples.len() - passed >= 8, "the examples have gone: {} files, {passed} pass", examples.len());
+    assert!(
+        passed >= 8 && examples.len() - passed >= 8,
+        "the examples have gone: {} files, {passed} pass",
+        examples.len()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_contract_is_accepted_as_it_stands() {
     let client = cluster::shared().await.client().await;
-    let folders = [Path::new(DATA).join("contract"), Path::new(DATA).join("../../examples")];
+    let folders = [
+        Path::new(DATA).join("contract"),
+        Path::new(DATA).join("../../examples"),
+    ];
     let mut documents = 0;
     for path in folders.iter().flat_map(|folder| manifests(folder)) {
         let text = std::fs::read_to_string(&path).unwrap();
@@ -79,12 +115,30 @@ async fn the_contract_is_accepted_as_it_stands() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_knows_the_kinds_by_their_names() {
     let cluster = cluster::shared().await;
-    let listed = cluster.kubectl(&["api-resources", "--api-group=hookstream.io", "--no-headers"], "").await.unwrap();
+    let listed = cluster
+        .kubectl(
+            &["api-resources", "--api-group=hookstream.io", "--no-headers"],
+            "",
+        )
+        .await
+        .unwrap();
     for kind in crds::Kind::ALL {
-        let line = listed.lines().find(|line| line.split_whitespace().last() == Some(kind.as_str())).unwrap_or_else(|| panic!("no {kind} in\n{listed}"));
-        assert!(line.contains(kind.plural()) && line.contains(kind.short_name()), "{line}");
+        let line = listed
+            .lines()
+            .find(|line| line.split_whitespace().last() == Some(kind.as_str()))
+            .unwrap_or_else(|| panic!("no {kind} in\n{listed}"));
+        assert!(
+            line.contains(kind.plural()) && line.contains(kind.short_name()),
+            "{line}"
+        );
     }
-    cluster.kubectl(&["get", "hookstream", "--all-namespaces"], "").await.unwrap();
-    let explained = cluster.kubectl(&["explain", "source.spec.verification"], "").await.unwrap();
+    cluster
+        .kubectl(&["get", "hookstream", "--all-namespaces"], "")
+        .await
+        .unwrap();
+    let explained = cluster
+        .kubectl(&["explain", "source.spec.verification"], "")
+        .await
+        .unwrap();
     assert!(explained.contains("DESCRIPTION"), "{explained}");
 }

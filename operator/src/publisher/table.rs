@@ -44,20 +44,35 @@ pub(super) async fn last_good(store: &Store, keyring: &Keyring) -> Vec<Row> {
     loop {
         match routes::load_all(&store.pool, keyring).await {
             Ok(loaded) => return loaded.rows.iter().map(|row| Row::clone(row)).collect(),
-            Err(error) => tracing::warn!(error = chain(&error), "can't read the published table; will try again"),
+            Err(error) => tracing::warn!(
+                error = chain(&error),
+                "can't read the published table; will try again"
+            ),
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
 /// Begins an epoch that is newer than all that anybody has seen, and reads the table.
-pub(super) async fn take_over(store: &Store, keyring: &Keyring, settings: &Settings, lease: &Lease, newest: Head) -> Result<Taken, Error> {
+pub(super) async fn take_over(
+    store: &Store,
+    keyring: &Keyring,
+    settings: &Settings,
+    lease: &Lease,
+    newest: Head,
+) -> Result<Taken, Error> {
     // What gateways route by was published, even if this process never saw it. Read first: they may be quick to follow.
     let seen = replicas::live(&store.pool, settings.gateway_timeout)
         .await?
         .iter()
-        .map(|replica| Head { epoch: replica.route_epoch, revision: replica.applied_revision })
-        .fold(newest, |a, b| Head { epoch: a.epoch.max(b.epoch), revision: a.revision.max(b.revision) });
+        .map(|replica| Head {
+            epoch: replica.route_epoch,
+            revision: replica.applied_revision,
+        })
+        .fold(newest, |a, b| Head {
+            epoch: a.epoch.max(b.epoch),
+            revision: a.revision.max(b.revision),
+        });
     let mut epoch = routes::begin_epoch(&store.pool, &settings.holder, lease).await?;
     let loaded = routes::load_all(&store.pool, keyring).await?;
     let restored = epoch.0 <= seen.epoch || loaded.head.revision < seen.revision;
@@ -67,18 +82,54 @@ pub(super) async fn take_over(store: &Store, keyring: &Keyring, settings: &Setti
         }
         epoch = routes::begin_epoch(&store.pool, &settings.holder, lease).await?;
     }
-    let keys = loaded.rows.iter().map(|row| row.key()).chain(unreadable_keys(&loaded)).collect();
-    Ok(Taken { table: Table { term: 0, epoch, revision: loaded.head.revision, keys }, loaded, restored })
+    let keys = loaded
+        .rows
+        .iter()
+        .map(|row| row.key())
+        .chain(unreadable_keys(&loaded))
+        .collect();
+    Ok(Taken {
+        table: Table {
+            term: 0,
+            epoch,
+            revision: loaded.head.revision,
+            keys,
+        },
+        loaded,
+        restored,
+    })
 }
 
 /// The table as it is in the database; and deletes the tombstones that every live gateway has passed.
-pub(super) async fn compare(store: &Store, keyring: &Keyring, settings: &Settings, table: &Table) -> Result<Loaded, Error> {
-    let slowest = replicas::live(&store.pool, settings.gateway_timeout).await?.iter().map(|replica| replica.applied_revision).min();
-    routes::prune(&store.pool, slowest.unwrap_or(table.revision).min(table.revision)).await?;
+pub(super) async fn compare(
+    store: &Store,
+    keyring: &Keyring,
+    settings: &Settings,
+    table: &Table,
+) -> Result<Loaded, Error> {
+    let slowest = replicas::live(&store.pool, settings.gateway_timeout)
+        .await?
+        .iter()
+        .map(|replica| replica.applied_revision)
+        .min();
+    routes::prune(
+        &store.pool,
+        slowest.unwrap_or(table.revision).min(table.revision),
+    )
+    .await?;
     routes::load_all(&store.pool, keyring).await
 }
 
 /// Keys of the rows that a newer version wrote, of the kinds that we know.
 pub(super) fn unreadable_keys(loaded: &Loaded) -> Vec<RowKey> {
-    loaded.unreadable.iter().filter_map(|row| Some(RowKey { kind: Kind::parse(&row.kind)?, uid: row.uid })).collect()
+    loaded
+        .unreadable
+        .iter()
+        .filter_map(|row| {
+            Some(RowKey {
+                kind: Kind::parse(&row.kind)?,
+                uid: row.uid,
+            })
+        })
+        .collect()
 }

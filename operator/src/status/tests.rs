@@ -29,7 +29,10 @@ fn case() -> Case {
             generation: 3,
             path: Some("github".to_owned()),
         },
-        verdict: Verdict { findings: Vec::new(), routed_generation: Some(3) },
+        verdict: Verdict {
+            findings: Vec::new(),
+            routed_generation: Some(3),
+        },
         published: Some(42),
         held: None,
         fleet: fleet(&[42, 42, 57]),
@@ -39,12 +42,29 @@ fn case() -> Case {
 }
 
 fn fleet(revisions: &[i64]) -> Fleet {
-    let replicas = revisions.iter().enumerate().map(|(n, revision)| Replica { id: format!("gateway-{n}"), epoch: 2, revision: *revision }).collect();
-    Fleet { replicas, since_epoch: 0, database: Database::Here }
+    let replicas = revisions
+        .iter()
+        .enumerate()
+        .map(|(n, revision)| Replica {
+            id: format!("gateway-{n}"),
+            epoch: 2,
+            revision: *revision,
+        })
+        .collect();
+    Fleet {
+        replicas,
+        since_epoch: 0,
+        database: Database::Here,
+    }
 }
 
 fn finding(condition: compile::Condition, reason: Reason, path: &str, message: &str) -> Finding {
-    Finding { condition, reason, path: path.to_owned(), message: message.to_owned() }
+    Finding {
+        condition,
+        reason,
+        path: path.to_owned(),
+        message: message.to_owned(),
+    }
 }
 
 impl Case {
@@ -70,7 +90,16 @@ fn shown(status: &Status) -> String {
     let mut text = String::new();
     for c in &status.conditions {
         assert_eq!(c.observed_generation, status.observed_generation);
-        writeln!(text, "{} {} {} {} {:?}", c.last_transition_time.0.strftime("%H:%M:%S%.f"), c.type_, c.status, c.reason, c.message).unwrap();
+        writeln!(
+            text,
+            "{} {} {} {} {:?}",
+            c.last_transition_time.0.strftime("%H:%M:%S%.f"),
+            c.type_,
+            c.status,
+            c.reason,
+            c.message
+        )
+        .unwrap();
     }
     for (name, value) in [("url", &status.url), ("circuit", &status.circuit)] {
         if let Some(value) = value {
@@ -90,7 +119,10 @@ fn ready_once_every_gateway_has_the_revision() {
         url https://hooks.example.com/v1/ingest/github
     "#]]);
     let status = case().status();
-    assert_eq!(status.id.as_deref(), Some("src_0f8fad5bd9cb469fa16570867728950e"));
+    assert_eq!(
+        status.id.as_deref(),
+        Some("src_0f8fad5bd9cb469fa16570867728950e")
+    );
     assert_eq!(status.observed_generation, Some(3));
 }
 
@@ -110,14 +142,25 @@ fn partially_programmed_names_who_is_behind() {
 fn many_who_are_behind_are_counted() {
     let mut revisions = vec![1; 50];
     revisions[49] = 42;
-    let status = Case { fleet: fleet(&revisions), ..case() }.status();
+    let status = Case {
+        fleet: fleet(&revisions),
+        ..case()
+    }
+    .status();
     let message = &condition(&status, PROGRAMMED).unwrap().message;
-    assert!(message.ends_with("gateway-0, gateway-1, gateway-2, gateway-3, gateway-4 and 44 more"), "{message}");
+    assert!(
+        message.ends_with("gateway-0, gateway-1, gateway-2, gateway-3, gateway-4 and 44 more"),
+        "{message}"
+    );
 }
 
 #[test]
 fn pending_while_no_gateway_has_it() {
-    Case { fleet: fleet(&[41]), ..case() }.check(expect![[r#"
+    Case {
+        fleet: fleet(&[41]),
+        ..case()
+    }
+    .check(expect![[r#"
         12:00:00 Accepted True Accepted ""
         12:00:00 ResolvedRefs True ResolvedRefs ""
         12:00:00 Programmed False Pending "revision 42 on 0 of 1 gateways"
@@ -129,7 +172,11 @@ fn pending_while_no_gateway_has_it() {
 
 #[test]
 fn no_replicas_is_said() {
-    Case { fleet: fleet(&[]), ..case() }.check(expect![[r#"
+    Case {
+        fleet: fleet(&[]),
+        ..case()
+    }
+    .check(expect![[r#"
         12:00:00 Accepted True Accepted ""
         12:00:00 ResolvedRefs True ResolvedRefs ""
         12:00:00 Programmed False NoReplicas "revision 42 is published; no gateway is running"
@@ -141,22 +188,46 @@ fn no_replicas_is_said() {
 
 #[test]
 fn acknowledgements_from_before_a_restore_count_for_nothing() {
-    let fleet = Fleet { since_epoch: 3, ..fleet(&[50]) };
-    assert_eq!(condition(&Case { fleet, ..case() }.status(), PROGRAMMED).unwrap().reason, "Pending");
+    let fleet = Fleet {
+        since_epoch: 3,
+        ..fleet(&[50])
+    };
+    assert_eq!(
+        condition(&Case { fleet, ..case() }.status(), PROGRAMMED)
+            .unwrap()
+            .reason,
+        "Pending"
+    );
 }
 
 #[test]
 fn a_held_removal_is_the_reason_why_it_waits() {
-    let status = Case { published: None, held: Some("the removal of 60 of 100 rows waits"), ..case() }.status();
+    let status = Case {
+        published: None,
+        held: Some("the removal of 60 of 100 rows waits"),
+        ..case()
+    }
+    .status();
     let programmed = condition(&status, PROGRAMMED).unwrap();
-    assert_eq!((programmed.reason.as_str(), programmed.message.as_str()), ("Pending", "the removal of 60 of 100 rows waits"));
+    assert_eq!(
+        (programmed.reason.as_str(), programmed.message.as_str()),
+        ("Pending", "the removal of 60 of 100 rows waits")
+    );
 }
 
 #[test]
 fn a_database_that_is_away_is_unknown_or_false() {
     let away = |published| {
-        let fleet = Fleet { database: Database::Away, ..fleet(&[42]) };
-        let status = Case { published, fleet, ..case() }.status();
+        let fleet = Fleet {
+            database: Database::Away,
+            ..fleet(&[42])
+        };
+        let status = Case {
+            published,
+            fleet,
+            ..case()
+        }
+        .status();
         let programmed = condition(&status, PROGRAMMED).unwrap();
         format!("{} {}", programmed.status, programmed.reason)
     };
@@ -167,16 +238,38 @@ fn a_database_that_is_away_is_unknown_or_false() {
 #[test]
 fn a_blip_of_the_database_changes_nothing_that_was_true() {
     let before = case().status();
-    let fleet = Fleet { database: Database::Blip, ..fleet(&[]) };
-    assert_eq!(Case { fleet, previous: Some(before.clone()), now: LATER, ..case() }.status(), before);
+    let fleet = Fleet {
+        database: Database::Blip,
+        ..fleet(&[])
+    };
+    assert_eq!(
+        Case {
+            fleet,
+            previous: Some(before.clone()),
+            now: LATER,
+            ..case()
+        }
+        .status(),
+        before
+    );
 }
 
 #[test]
 fn an_object_that_is_not_accepted_is_stalled_and_says_what_to_change() {
     let verdict = Verdict {
         findings: vec![
-            finding(compile::Condition::Accepted, Reason::InvalidFilter, "spec.filter.all[0].op", "`matches` is no operator; write one of eq, neq"),
-            finding(compile::Condition::Accepted, Reason::UnsupportedValue, "spec.retry.maxRetries", "at most 50"),
+            finding(
+                compile::Condition::Accepted,
+                Reason::InvalidFilter,
+                "spec.filter.all[0].op",
+                "`matches` is no operator; write one of eq, neq",
+            ),
+            finding(
+                compile::Condition::Accepted,
+                Reason::UnsupportedValue,
+                "spec.retry.maxRetries",
+                "at most 50",
+            ),
         ],
         routed_generation: None,
     };
@@ -192,16 +285,49 @@ fn an_object_that_is_not_accepted_is_stalled_and_says_what_to_change() {
 
 #[test]
 fn a_bad_update_says_which_generation_still_routes() {
-    let findings = vec![finding(compile::Condition::Accepted, Reason::InvalidUrl, "spec.http.url", "not an absolute URL")];
-    let status = Case { verdict: Verdict { findings, routed_generation: Some(2) }, ..case() }.status();
-    assert_eq!(condition(&status, PROGRAMMED).unwrap().message, "generation 3 is not accepted; generation 2 still routes");
+    let findings = vec![finding(
+        compile::Condition::Accepted,
+        Reason::InvalidUrl,
+        "spec.http.url",
+        "not an absolute URL",
+    )];
+    let status = Case {
+        verdict: Verdict {
+            findings,
+            routed_generation: Some(2),
+        },
+        ..case()
+    }
+    .status();
+    assert_eq!(
+        condition(&status, PROGRAMMED).unwrap().message,
+        "generation 3 is not accepted; generation 2 still routes"
+    );
 }
 
 #[test]
 fn a_reference_that_is_missing_is_neither_stalled_nor_reconciling() {
-    let findings = vec![finding(compile::Condition::ResolvedRefs, Reason::SourceNotFound, "spec.source", "there is no Source github")];
-    let meta = Meta { kind: crds::Kind::Connection, path: None, ..case().meta };
-    Case { meta, verdict: Verdict { findings, routed_generation: None }, published: None, ..case() }.check(expect![[r#"
+    let findings = vec![finding(
+        compile::Condition::ResolvedRefs,
+        Reason::SourceNotFound,
+        "spec.source",
+        "there is no Source github",
+    )];
+    let meta = Meta {
+        kind: crds::Kind::Connection,
+        path: None,
+        ..case().meta
+    };
+    Case {
+        meta,
+        verdict: Verdict {
+            findings,
+            routed_generation: None,
+        },
+        published: None,
+        ..case()
+    }
+    .check(expect![[r#"
         12:00:00 Accepted True Accepted ""
         12:00:00 ResolvedRefs False SourceNotFound "spec.source: there is no Source github"
         12:00:00 Programmed False Pending "not in the routing table until its references resolve"
@@ -211,8 +337,17 @@ fn a_reference_that_is_missing_is_neither_stalled_nor_reconciling() {
 
 #[test]
 fn a_time_of_transition_moves_only_with_the_status() {
-    let before = Case { fleet: fleet(&[41]), ..case() }.status();
-    Case { previous: Some(before), now: LATER, ..case() }.check(expect![[r#"
+    let before = Case {
+        fleet: fleet(&[41]),
+        ..case()
+    }
+    .status();
+    Case {
+        previous: Some(before),
+        now: LATER,
+        ..case()
+    }
+    .check(expect![[r#"
         12:00:00 Accepted True Accepted ""
         12:00:00 ResolvedRefs True ResolvedRefs ""
         12:00:30 Programmed True Programmed "revision 42 on 3 of 3 gateways"
@@ -224,43 +359,128 @@ fn a_time_of_transition_moves_only_with_the_status() {
 #[test]
 fn the_same_facts_later_are_the_same_status() {
     let before = case().status();
-    assert_eq!(Case { previous: Some(before.clone()), now: LATER, ..case() }.status(), before);
+    assert_eq!(
+        Case {
+            previous: Some(before.clone()),
+            now: LATER,
+            ..case()
+        }
+        .status(),
+        before
+    );
 }
 
 #[test]
 fn a_gateway_more_or_less_rewrites_nothing() {
     let before = case().status();
-    assert_eq!(Case { previous: Some(before.clone()), fleet: fleet(&[57, 57, 57, 57]), now: LATER, ..case() }.status(), before);
+    assert_eq!(
+        Case {
+            previous: Some(before.clone()),
+            fleet: fleet(&[57, 57, 57, 57]),
+            now: LATER,
+            ..case()
+        }
+        .status(),
+        before
+    );
 }
 
 #[test]
 fn a_new_generation_says_its_own_revision() {
     let before = case().status();
-    let meta = Meta { generation: 4, ..case().meta };
-    let verdict = Verdict { findings: Vec::new(), routed_generation: Some(4) };
-    let status = Case { meta, verdict, published: Some(43), fleet: fleet(&[43]), previous: Some(before), ..case() }.status();
-    assert_eq!(condition(&status, PROGRAMMED).unwrap().message, "revision 43 on 1 of 1 gateways");
+    let meta = Meta {
+        generation: 4,
+        ..case().meta
+    };
+    let verdict = Verdict {
+        findings: Vec::new(),
+        routed_generation: Some(4),
+    };
+    let status = Case {
+        meta,
+        verdict,
+        published: Some(43),
+        fleet: fleet(&[43]),
+        previous: Some(before),
+        ..case()
+    }
+    .status();
+    assert_eq!(
+        condition(&status, PROGRAMMED).unwrap().message,
+        "revision 43 on 1 of 1 gateways"
+    );
 }
 
 #[test]
 fn a_path_that_another_source_has_is_not_in_the_url() {
-    let findings = vec![finding(compile::Condition::Accepted, Reason::Conflicted, "spec.path", "Source shop/older has this path")];
-    let status = Case { verdict: Verdict { findings, routed_generation: None }, ..case() }.status();
-    assert_eq!(status.url.as_deref(), Some("https://hooks.example.com/v1/ingest/src_0f8fad5bd9cb469fa16570867728950e"));
+    let findings = vec![finding(
+        compile::Condition::Accepted,
+        Reason::Conflicted,
+        "spec.path",
+        "Source shop/older has this path",
+    )];
+    let status = Case {
+        verdict: Verdict {
+            findings,
+            routed_generation: None,
+        },
+        ..case()
+    }
+    .status();
+    assert_eq!(
+        status.url.as_deref(),
+        Some("https://hooks.example.com/v1/ingest/src_0f8fad5bd9cb469fa16570867728950e")
+    );
 }
 
 #[test]
 fn a_destination_shows_its_circuit_and_keeps_what_it_was() {
-    let meta = Meta { kind: crds::Kind::Destination, path: None, ..case().meta };
-    let first = Case { meta: meta.clone(), ..case() }.status();
-    assert_eq!((first.circuit.as_deref(), first.url.as_deref()), (Some("Closed"), None));
-    let open = Status { circuit: Some("Open".to_owned()), ..first };
-    assert_eq!(Case { meta, previous: Some(open), ..case() }.status().circuit.as_deref(), Some("Open"));
+    let meta = Meta {
+        kind: crds::Kind::Destination,
+        path: None,
+        ..case().meta
+    };
+    let first = Case {
+        meta: meta.clone(),
+        ..case()
+    }
+    .status();
+    assert_eq!(
+        (first.circuit.as_deref(), first.url.as_deref()),
+        (Some("Closed"), None)
+    );
+    let open = Status {
+        circuit: Some("Open".to_owned()),
+        ..first
+    };
+    assert_eq!(
+        Case {
+            meta,
+            previous: Some(open),
+            ..case()
+        }
+        .status()
+        .circuit
+        .as_deref(),
+        Some("Open")
+    );
 }
 
 #[test]
 fn a_message_has_a_bound() {
-    let findings = vec![finding(compile::Condition::Accepted, Reason::InvalidFilter, "spec.filter", &"é".repeat(5000))];
-    let status = Case { verdict: Verdict { findings, routed_generation: None }, ..case() }.status();
+    let findings = vec![finding(
+        compile::Condition::Accepted,
+        Reason::InvalidFilter,
+        "spec.filter",
+        &"é".repeat(5000),
+    )];
+    let status = Case {
+        verdict: Verdict {
+            findings,
+            routed_generation: None,
+        },
+        ..case()
+    }
+    .status();
     assert!(condition(&status, ACCEPTED).unwrap().message.len() <= MESSAGE_BYTES + '…'.len_utf8());
 }

@@ -4,14 +4,14 @@
 
 use super::{Scope, pause};
 use crate::{
-    change::Change,
+    change::{Change, Labels},
     watching::{Watch, Watching},
 };
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
     Api, Client,
-    api::{ObjectMeta, PartialObjectMeta},
+    api::PartialObjectMeta,
     runtime::watcher::{self, Event, watcher},
 };
 use routing::compile::SecretName;
@@ -30,33 +30,74 @@ pub enum Seen {
 }
 
 /// Watches the Secrets' metadata until the token is cancelled.
-pub async fn secrets(client: Client, scope: Scope, seen: mpsc::Sender<Seen>, watching: Watching, token: CancellationToken) {
+pub async fn secrets(
+    client: Client,
+    scope: Scope,
+    seen: mpsc::Sender<Seen>,
+    watching: Watching,
+    token: CancellationToken,
+) {
     let api: Api<PartialObjectMeta<Secret>> = match &scope {
         Scope::Cluster => Api::all(client),
         Scope::Namespace(namespace) => Api::namespaced(client, namespace),
     };
     let tell = move |told| match told {
-        Told::There(key, meta) => Some(Seen::Secret(key, meta.resource_version)),
+        Told::There(key, meta) => Some(Seen::Secret(key, meta.version)),
         Told::Gone(key) => Some(Seen::Secret(key, None)),
         // What can't be listed may be readable by name all the same.
         Told::All | Told::Forbidden => Some(Seen::Synced(scope.clone())),
     };
-    follow(api, watcher::Config::default(), Watched { word: "Secret", watch: None, out: seen }, watching, token, tell).await;
+    follow(
+        api,
+        watcher::Config::default(),
+        Watched {
+            word: "Secret",
+            watch: None,
+            out: seen,
+        },
+        watching,
+        token,
+        tell,
+    )
+    .await;
 }
 
 /// Watches namespaces' labels until the token is cancelled: all, or one by its name.
-pub async fn namespaces(client: Client, scope: Scope, watching: Watching, watch: Watch, token: CancellationToken) {
+pub async fn namespaces(
+    client: Client,
+    scope: Scope,
+    watching: Watching,
+    watch: Watch,
+    token: CancellationToken,
+) {
     let config = match &scope {
         Scope::Cluster => watcher::Config::default(),
-        Scope::Namespace(name) => watcher::Config::default().fields(&format!("metadata.name={name}")),
+        Scope::Namespace(name) => {
+            watcher::Config::default().fields(&format!("metadata.name={name}"))
+        }
     };
     let tell = |told| match told {
-        Told::There((_, name), meta) => Some(Change::Namespace(name, Some(meta.labels.unwrap_or_default()))),
+        Told::There((_, name), meta) => Some(Change::Namespace(
+            name,
+            Some(meta.labels.unwrap_or_default()),
+        )),
         Told::Gone((_, name)) => Some(Change::Namespace(name, None)),
         Told::All | Told::Forbidden => None,
     };
-    let watched = Watched { word: "Namespace", watch: Some(watch), out: watching.changes().clone() };
-    follow(Api::<PartialObjectMeta<Namespace>>::all(client), config, watched, watching, token, tell).await;
+    let watched = Watched {
+        word: "Namespace",
+        watch: Some(watch),
+        out: watching.changes().clone(),
+    };
+    follow(
+        Api::<PartialObjectMeta<Namespace>>::all(client),
+        config,
+        watched,
+        watching,
+        token,
+        tell,
+    )
+    .await;
 }
 
 /// One metadata watch, and where its news goes.
@@ -67,8 +108,14 @@ struct Watched<T> {
     out: mpsc::Sender<T>,
 }
 
+/// What is kept of an object's metadata.
+struct Kept {
+    version: Option<String>,
+    labels: Option<Labels>,
+}
+
 enum Told {
-    There((String, String), ObjectMeta),
+    There((String, String), Kept),
     Gone((String, String)),
     All,
     /// The operator may not watch this. It asks again, and works without.
@@ -84,7 +131,13 @@ async fn follow<K, T: Send>(
     token: CancellationToken,
     tell: impl Fn(Told) -> Option<T> + Send,
 ) where
-    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + serde::de::DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
 {
     let mut stream = pin!(watcher(api, config));
     let mut known: HashMap<(String, String), u64> = HashMap::new();
@@ -101,15 +154,32 @@ async fn follow<K, T: Send>(
                 (take(event, &mut known, &mut list), None)
             }
             Err(error) => {
-                watching.metrics().watch_errors.with_label_values(&[watched.word]).inc();
+                watching
+                    .metrics()
+                    .watch_errors
+                    .with_label_values(&[watched.word])
+                    .inc();
                 if failures == 0 {
-                    tracing::warn!(kind = watched.word, error = chain(&error), "the watch failed; will try again");
+                    tracing::warn!(
+                        kind = watched.word,
+                        error = chain(&error),
+                        "the watch failed; will try again"
+                    );
                 }
                 failures += 1;
-                (if is_forbidden(&error) { vec![Told::Forbidden] } else { Vec::new() }, Some(pause(failures)))
+                (
+                    if is_forbidden(&error) {
+                        vec![Told::Forbidden]
+                    } else {
+                        Vec::new()
+                    },
+                    Some(pause(failures)),
+                )
             }
         };
-        let synced = news.iter().any(|told| matches!(told, Told::All | Told::Forbidden));
+        let synced = news
+            .iter()
+            .any(|told| matches!(told, Told::All | Told::Forbidden));
         for told in news.into_iter().filter_map(&tell) {
             if watched.out.send(told).await.is_err() {
                 return;
@@ -128,7 +198,11 @@ async fn follow<K, T: Send>(
 }
 
 /// What an event says beyond what is known: each key with the number of the list in which it was named last.
-fn take<K>(event: Event<PartialObjectMeta<K>>, known: &mut HashMap<(String, String), u64>, list: &mut u64) -> Vec<Told> {
+fn take<K>(
+    event: Event<PartialObjectMeta<K>>,
+    known: &mut HashMap<(String, String), u64>,
+    list: &mut u64,
+) -> Vec<Told> {
     match event {
         Event::Init => {
             *list += 1;
@@ -145,24 +219,34 @@ fn take<K>(event: Event<PartialObjectMeta<K>>, known: &mut HashMap<(String, Stri
             vec![Told::Gone(key)]
         }
         Event::InitDone => {
-            let gone = known.extract_if(|_, named| *named != *list).map(|(key, _)| Told::Gone(key));
+            let gone = known
+                .extract_if(|_, named| *named != *list)
+                .map(|(key, _)| Told::Gone(key));
             gone.chain([Told::All]).collect()
         }
     }
 }
 
-fn split<K>(object: PartialObjectMeta<K>) -> ((String, String), ObjectMeta) {
-    let mut meta = object.metadata;
-    let key = (meta.namespace.take().unwrap_or_default(), meta.name.take().unwrap_or_default());
-    // `kubectl apply` keeps what it applied in an annotation, Secrets included.
-    meta.annotations = None;
-    meta.managed_fields = None;
-    (key, meta)
+/// The key, and what is kept: not the annotations, in which `kubectl apply` keeps what it applied, Secrets included.
+fn split<K>(object: PartialObjectMeta<K>) -> ((String, String), Kept) {
+    let meta = object.metadata;
+    let key = (
+        meta.namespace.unwrap_or_default(),
+        meta.name.unwrap_or_default(),
+    );
+    (
+        key,
+        Kept {
+            version: meta.resource_version,
+            labels: meta.labels,
+        },
+    )
 }
 
 fn is_forbidden(error: &watcher::Error) -> bool {
     match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => {
             matches!(status.code, 401 | 403)
         }
         _ => false,

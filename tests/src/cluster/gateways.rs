@@ -30,17 +30,24 @@ fn row(id: &str, head: Head) -> replicas::Replica {
 impl Pinned {
     /// A gateway that routes by this revision.
     pub async fn at(store: &Store, id: &str, head: Head) -> Pinned {
-        let pinned = Pinned { store: store.clone(), id: id.to_owned() };
+        let pinned = Pinned {
+            store: store.clone(),
+            id: id.to_owned(),
+        };
         pinned.acknowledge(head).await;
         pinned
     }
 
     pub async fn acknowledge(&self, head: Head) {
-        replicas::heartbeat(&self.store.pool, &row(&self.id, head)).await.expect("a heartbeat");
+        replicas::heartbeat(&self.store.pool, &row(&self.id, head))
+            .await
+            .expect("a heartbeat");
     }
 
     pub async fn leave(self) {
-        replicas::leave(&self.store.pool, &self.id).await.expect("a replica leaves");
+        replicas::leave(&self.store.pool, &self.id)
+            .await
+            .expect("a replica leaves");
     }
 }
 

@@ -16,43 +16,79 @@ pub struct Operator {
 
 impl Operator {
     /// Starts an operator with these flags beside those it needs.
-    pub async fn start(cluster: &Cluster, database_url: &str, keyring: &Path, flags: &[&str]) -> Operator {
+    pub async fn start(
+        cluster: &Cluster,
+        database_url: &str,
+        keyring: &Path,
+        flags: &[&str],
+    ) -> Operator {
         let admin: SocketAddr = ([127, 0, 0, 1], crate::process::free_port()).into();
         let keyring = keyring.to_str().expect("a temporary path is text");
         let admin_text = admin.to_string();
-        let mut words = vec!["hookstream-operator", "--database-url", database_url, "--keyring", keyring, "--admin-listen", &admin_text];
+        let mut words = vec![
+            "hookstream-operator",
+            "--database-url",
+            database_url,
+            "--keyring",
+            keyring,
+            "--admin-listen",
+            &admin_text,
+        ];
         words.extend(["--public-url", "https://hooks.example.com/"]);
         words.extend(flags);
         let args = Args::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
         let token = CancellationToken::new();
-        let kubeconfig = kube::config::Kubeconfig::read_from(cluster.kubeconfig()).expect("up.sh wrote it");
+        let kubeconfig =
+            kube::config::Kubeconfig::read_from(cluster.kubeconfig()).expect("up.sh wrote it");
         let running = runtime.spawn({
             let token = token.clone();
             async move {
-                let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+                let config =
+                    kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
                 operator::run::run(args, kube::Client::try_from(config)?, token).await
             }
         });
-        Operator { runtime: Some(runtime), running: Some(running), token, admin }
+        Operator {
+            runtime: Some(runtime),
+            running: Some(running),
+            token,
+            admin,
+        }
     }
 
     /// SIGTERM: it gives the lease back and ends.
     pub async fn stop(mut self) {
         self.token.cancel();
         let running = self.running.take().expect("runs until here");
-        tokio::time::timeout(super::SOON, running).await.expect("ends in time").expect("doesn't panic").expect("ends without an error");
+        tokio::time::timeout(super::SOON, running)
+            .await
+            .expect("ends in time")
+            .expect("doesn't panic")
+            .expect("ends without an error");
     }
 
     /// What `kill -9` does: nothing is given back.
     pub fn kill(mut self) {
-        self.runtime.take().expect("runs until here").shutdown_background();
+        self.runtime
+            .take()
+            .expect("runs until here")
+            .shutdown_background();
     }
 
     /// The answer's status and body of the admin port; `None`: it doesn't answer.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = tokio::net::TcpStream::connect(self.admin).await.ok()?;
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await.ok()?;
+        stream
+            .write_all(
+                format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes(),
+            )
+            .await
+            .ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
@@ -82,7 +118,10 @@ impl Operator {
     /// Waits until a metric without labels has this value.
     pub async fn metric(&self, name: &str, value: i64) {
         let line = format!("{name} {value}");
-        self.until("/metrics", |_, body| body.lines().any(|found| found == line)).await;
+        self.until("/metrics", |_, body| {
+            body.lines().any(|found| found == line)
+        })
+        .await;
     }
 }
 

@@ -36,16 +36,38 @@ impl World {
         let keyring_file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(keyring_file.path(), keyring.to_text().expose()).expect("a temporary file");
         let database = Database::create().await;
-        let world = World { cluster, client, namespace, database, keyring, keyring_file };
+        let world = World {
+            cluster,
+            client,
+            namespace,
+            database,
+            keyring,
+            keyring_file,
+        };
         world.make_namespace(&world.namespace, &[]).await;
         world
     }
 
     pub async fn make_namespace(&self, name: &str, labels: &[(&str, &str)]) {
-        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let metadata = ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), ..ObjectMeta::default() };
+        let labels = labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let metadata = ObjectMeta {
+            name: Some(name.to_owned()),
+            labels: Some(labels),
+            ..ObjectMeta::default()
+        };
         let api: Api<Namespace> = Api::all(self.client.clone());
-        api.create(&PostParams::default(), &Namespace { metadata, ..Namespace::default() }).await.expect("a new namespace");
+        api.create(
+            &PostParams::default(),
+            &Namespace {
+                metadata,
+                ..Namespace::default()
+            },
+        )
+        .await
+        .expect("a new namespace");
     }
 
     pub fn store(&self) -> &Store {
@@ -60,7 +82,10 @@ impl World {
     /// The same on another database. A flag given twice is taken from here first.
     pub async fn operator_of(&self, database_url: &str, flags: &[&str]) -> Operator {
         let mut all = flags.to_vec();
-        for (flag, value) in [("--watch-namespaces", self.namespace.as_str()), ("--lease-ttl", "2s")] {
+        for (flag, value) in [
+            ("--watch-namespaces", self.namespace.as_str()),
+            ("--lease-ttl", "2s"),
+        ] {
             if !flags.contains(&flag) {
                 all.extend([flag, value]);
             }
@@ -70,7 +95,10 @@ impl World {
 
     /// `kubectl apply -f -` in the namespace; what it printed.
     pub async fn apply(&self, yaml: &str) -> String {
-        self.cluster.kubectl(&["-n", &self.namespace, "apply", "-f", "-"], yaml).await.unwrap_or_else(|error| panic!("{error:#}"))
+        self.cluster
+            .kubectl(&["-n", &self.namespace, "apply", "-f", "-"], yaml)
+            .await
+            .unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     pub async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
@@ -80,11 +108,20 @@ impl World {
     }
 
     pub fn api(&self, kind: crds::Kind) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), &self.namespace, &operator::kinds::api_resource(kind))
+        Api::namespaced_with(
+            self.client.clone(),
+            &self.namespace,
+            &operator::kinds::api_resource(kind),
+        )
     }
 
     /// Waits until the object's conditions are as `wanted` says.
-    pub async fn until(&self, kind: crds::Kind, name: &str, wanted: impl Fn(&crds::Status) -> bool) -> crds::Status {
+    pub async fn until(
+        &self,
+        kind: crds::Kind,
+        name: &str,
+        wanted: impl Fn(&crds::Status) -> bool,
+    ) -> crds::Status {
         let mut found = None;
         super::until(&self.api(kind), name, SOON, |object| {
             found = object.and_then(status_of);
@@ -95,14 +132,26 @@ impl World {
     }
 
     /// Waits for a condition of the newest generation: `("Ready", "True", "Ready")`.
-    pub async fn condition(&self, kind: crds::Kind, name: &str, type_: &str, status: &str, reason: &str) -> crds::Status {
+    pub async fn condition(
+        &self,
+        kind: crds::Kind,
+        name: &str,
+        type_: &str,
+        status: &str,
+        reason: &str,
+    ) -> crds::Status {
         let mut found = None;
         super::until(&self.api(kind), name, SOON, |object| {
             found = object.and_then(status_of);
             let generation = object.and_then(|object| object.metadata.generation);
-            found.as_ref().and_then(|found| operator::status::condition(found, type_)).is_some_and(|condition| {
-                condition.status == status && condition.reason == reason && condition.observed_generation == generation
-            })
+            found
+                .as_ref()
+                .and_then(|found| operator::status::condition(found, type_))
+                .is_some_and(|condition| {
+                    condition.status == status
+                        && condition.reason == reason
+                        && condition.observed_generation == generation
+                })
         })
         .await;
         found.expect("the wait ended with it")
@@ -122,12 +171,17 @@ impl World {
 
     /// The rows as gateways load them.
     pub async fn rows(&self) -> Vec<Arc<Row>> {
-        routes::load_all(&self.store().pool, &self.keyring).await.expect("a table").rows
+        routes::load_all(&self.store().pool, &self.keyring)
+            .await
+            .expect("a table")
+            .rows
     }
 
     /// Waits until the published rows are as `wanted` says.
     pub async fn until_rows(&self, wanted: impl Fn(&[Arc<Row>]) -> bool) -> Vec<Arc<Row>> {
-        let mut listener = listen::Listener::connect(self.store()).await.expect("Postgres answers");
+        let mut listener = listen::Listener::connect(self.store())
+            .await
+            .expect("Postgres answers");
         let mut last = Vec::new();
         let search = async {
             loop {
