@@ -39,7 +39,7 @@ impl Style {
                 took,
             } => {
                 let to = match deliveries {
-                    0 => "→ nowhere: no connection's filter matches".to_owned(),
+                    0 => "→ nowhere: no connection takes it".to_owned(),
                     1 => "→ 1 delivery".to_owned(),
                     n => format!("→ {n} deliveries"),
                 };
