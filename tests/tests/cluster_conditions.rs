@@ -2,7 +2,7 @@
 
 use crds::Kind;
 use operator::status::condition;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tests::cluster::{
     gateways::{Following, Pinned},
     world::World,
@@ -52,7 +52,7 @@ async fn the_quickstart_is_ready_within_two_seconds() {
     operator.metric("hookstream_operator_leader", 1).await;
 
     world.apply(QUICKSTART).await;
-    let applied = Instant::now();
+    let applied = service::clock::instant();
     let wait = [
         "wait",
         "--for=condition=Ready",

@@ -2,7 +2,7 @@
 
 use crds::Kind;
 use operator::status::{condition, is_true};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use store::{routes, testing};
 use tests::{
     cluster::{Cluster, gateways::Following, world::World},
@@ -45,7 +45,7 @@ async fn the_other_operator_takes_over_when_one_is_killed() {
     );
 
     first.kill();
-    let killed = Instant::now();
+    let killed = service::clock::instant();
     world.apply(&a_source("after")).await;
     world.ready(Kind::Source, "after").await;
     let took = killed.elapsed();
@@ -78,7 +78,7 @@ async fn a_leader_that_is_stopped_hands_over_at_once() {
     first.metric("hookstream_operator_leader", 1).await;
     let _gateway = Following::start(world.store(), "gateway-1");
     first.stop().await;
-    let stopped = Instant::now();
+    let stopped = service::clock::instant();
     let _second = world.operator(&["--lease-ttl", "20s"]).await;
     world.apply(&a_source("source")).await;
     world.ready(Kind::Source, "source").await;
@@ -112,7 +112,7 @@ async fn a_mass_removal_waits_until_it_is_stable() {
     operator
         .metric("hookstream_operator_removals_held", 12)
         .await;
-    let held = Instant::now();
+    let held = service::clock::instant();
     // What is added meanwhile doesn't wait.
     world.apply(&a_source("new")).await;
     world.until_rows(|rows| rows.len() == 13).await;
