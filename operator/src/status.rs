@@ -234,10 +234,8 @@ fn acknowledged(facts: &Facts<'_>) -> State {
     };
     let total = fleet.replicas.len();
     if total == 0 {
-        return State::no(
-            "NoReplicas",
-            format!("revision {revision} is published; no gateway is running"),
-        );
+        // Without the revision: another leader would rewrite every object for it.
+        return State::no("NoReplicas", "published; no gateway is running");
     }
     let behind: Vec<&str> = fleet.behind(revision).collect();
     let there = total - behind.len();

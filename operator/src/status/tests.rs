@@ -179,9 +179,9 @@ fn no_replicas_is_said() {
     .check(expect![[r#"
         12:00:00 Accepted True Accepted ""
         12:00:00 ResolvedRefs True ResolvedRefs ""
-        12:00:00 Programmed False NoReplicas "revision 42 is published; no gateway is running"
-        12:00:00 Ready False NoReplicas "revision 42 is published; no gateway is running"
-        12:00:00 Reconciling True NoReplicas "revision 42 is published; no gateway is running"
+        12:00:00 Programmed False NoReplicas "published; no gateway is running"
+        12:00:00 Ready False NoReplicas "published; no gateway is running"
+        12:00:00 Reconciling True NoReplicas "published; no gateway is running"
         url https://hooks.example.com/v1/ingest/github
     "#]]);
 }
