@@ -5,14 +5,14 @@ use crate::room::Room;
 use std::time::{Duration, Instant};
 
 const BATCH: usize = 50;
-const CONNECTIONS: usize = 4;
+const CONNECTIONS: u32 = 4;
 const LENGTH: Duration = Duration::from_secs(5);
 
 /// Events (each with its queue row) per second.
 pub(crate) async fn run(room: &Room) -> anyhow::Result<f64> {
-    let pool = room.pool("baseline", CONNECTIONS as u32).await?;
-    store::migrate(&pool, 64).await?;
-    store::partitions::ensure(&pool, service::clock::now()).await?;
+    let store = room.database("baseline").await?;
+    // Plain connections of the driver: none of our settings.
+    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(CONNECTIONS).connect(&room.url("baseline")).await?;
     let (start, end) = (Instant::now(), Instant::now() + LENGTH);
     let mut writers = tokio::task::JoinSet::new();
     for _ in 0..CONNECTIONS {
@@ -33,6 +33,7 @@ pub(crate) async fn run(room: &Room) -> anyhow::Result<f64> {
     }
     let rate = rows as f64 / start.elapsed().as_secs_f64();
     pool.close().await;
+    store.pool.close().await;
     Ok(rate)
 }
 

@@ -161,6 +161,8 @@ async fn fill(gateway: &Gateway, rows: i64) -> anyhow::Result<()> {
         .await?;
         left -= batch as i64;
     }
+    // As a replica that had recorded them would.
+    store::listen::notify_queue(&gateway.store.pool, &[uuid::Uuid::from_u128(2)]).await?;
     Ok(())
 }
 
