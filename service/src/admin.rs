@@ -37,16 +37,27 @@ impl Readiness {
     }
 
     pub fn get(&self) -> Result<(), String> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone()
     }
 
     fn set(&self, state: Result<(), String>) {
-        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = state;
+        *self
+            .0
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = state;
     }
 }
 
 /// Answers until the token is cancelled. Each connection is bounded in time, so a scraper that hangs costs nothing.
-pub async fn serve(listener: TcpListener, readiness: Readiness, registry: Registry, token: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    readiness: Readiness,
+    registry: Registry,
+    token: CancellationToken,
+) {
     loop {
         let stream = tokio::select! {
             () = token.cancelled() => return,
@@ -63,7 +74,12 @@ pub async fn serve(listener: TcpListener, readiness: Readiness, registry: Regist
         let (readiness, registry) = (readiness.clone(), registry.clone());
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-                let response = respond(request.method(), request.uri().path(), &readiness, &registry);
+                let response = respond(
+                    request.method(),
+                    request.uri().path(),
+                    &readiness,
+                    &registry,
+                );
                 async move { Ok::<_, Infallible>(response) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
@@ -75,19 +91,36 @@ pub async fn serve(listener: TcpListener, readiness: Readiness, registry: Regist
     }
 }
 
-fn respond(method: &Method, path: &str, readiness: &Readiness, registry: &Registry) -> Response<Full<Bytes>> {
+fn respond(
+    method: &Method,
+    path: &str,
+    readiness: &Readiness,
+    registry: &Registry,
+) -> Response<Full<Bytes>> {
     let (status, kind, body) = match (method, path) {
-        (&Method::GET | &Method::HEAD, "/livez") => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
+        (&Method::GET | &Method::HEAD, "/livez") => {
+            (StatusCode::OK, "text/plain", "ok\n".to_owned())
+        }
         (&Method::GET | &Method::HEAD, "/readyz") => match readiness.get() {
             Ok(()) => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
             Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", reason + "\n"),
         },
-        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, "text/plain; version=0.0.4", metrics::render(registry)),
-        _ => (StatusCode::NOT_FOUND, "text/plain", "there are /livez, /readyz and /metrics\n".to_owned()),
+        (&Method::GET | &Method::HEAD, "/metrics") => (
+            StatusCode::OK,
+            "text/plain; version=0.0.4",
+            metrics::render(registry),
+        ),
+        _ => (
+            StatusCode::NOT_FOUND,
+            "text/plain",
+            "there are /livez, /readyz and /metrics\n".to_owned(),
+        ),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }
 
@@ -99,9 +132,18 @@ mod tests {
     fn readiness_says_what_is_missing() {
         let readiness = Readiness::new("waiting for the first routing table");
         let registry = Registry::new();
-        assert_eq!(respond(&Method::GET, "/readyz", &readiness, &registry).status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(
+            respond(&Method::GET, "/readyz", &readiness, &registry).status(),
+            StatusCode::SERVICE_UNAVAILABLE
+        );
         readiness.ready();
-        assert_eq!(respond(&Method::GET, "/readyz", &readiness, &registry).status(), StatusCode::OK);
-        assert_eq!(respond(&Method::POST, "/livez", &readiness, &registry).status(), StatusCode::NOT_FOUND);
+        assert_eq!(
+            respond(&Method::GET, "/readyz", &readiness, &registry).status(),
+            StatusCode::OK
+        );
+        assert_eq!(
+            respond(&Method::POST, "/livez", &readiness, &registry).status(),
+            StatusCode::NOT_FOUND
+        );
     }
 }

@@ -14,11 +14,21 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Args)]
 pub struct Log {
     /// What is logged, as `tracing`'s filter: `info`, `warn,gateway=debug` [default: info]
-    #[arg(long = "log", env = "HOOKSTREAM_LOG", default_value = "info", hide_default_value = true, hide_env_values = true)]
+    #[arg(
+        long = "log",
+        env = "HOOKSTREAM_LOG",
+        default_value = "info",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
     pub filter: String,
 
     /// Log lines for people or for machines [default: text on a terminal, else json]
-    #[arg(long = "log-format", env = "HOOKSTREAM_LOG_FORMAT", hide_env_values = true)]
+    #[arg(
+        long = "log-format",
+        env = "HOOKSTREAM_LOG_FORMAT",
+        hide_env_values = true
+    )]
     pub format: Option<LogFormat>,
 }
 
@@ -34,11 +44,21 @@ pub struct Common {
     pub keyring: PathBuf,
 
     /// What senders put before `/v1/ingest/…` [default: http://localhost:8080]
-    #[arg(long, env = "HOOKSTREAM_PUBLIC_URL", default_value = "http://localhost:8080", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "HOOKSTREAM_PUBLIC_URL",
+        default_value = "http://localhost:8080",
+        hide_default_value = true
+    )]
     pub public_url: String,
 
     /// Where `/livez`, `/readyz` and `/metrics` answer [default: 0.0.0.0:9090]
-    #[arg(long, env = "HOOKSTREAM_ADMIN_LISTEN", default_value = "0.0.0.0:9090", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "HOOKSTREAM_ADMIN_LISTEN",
+        default_value = "0.0.0.0:9090",
+        hide_default_value = true
+    )]
     pub admin_listen: SocketAddr,
 
     #[command(flatten)]

@@ -4,13 +4,19 @@ use jiff::Timestamp;
 use std::time::Instant;
 
 /// The wall clock, for what is stored or shown.
-#[expect(clippy::disallowed_methods, reason = "this is the place the others are sent to")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the place the others are sent to"
+)]
 pub fn now() -> Timestamp {
     Timestamp::now()
 }
 
 /// The monotonic clock, for durations and trust in a lease.
-#[expect(clippy::disallowed_methods, reason = "this is the place the others are sent to")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the place the others are sent to"
+)]
 pub fn instant() -> Instant {
     Instant::now()
 }

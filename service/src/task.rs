@@ -19,7 +19,12 @@ pub struct Metrics {
 impl Metrics {
     pub fn new(registry: &Registry) -> Metrics {
         Metrics {
-            failures: metrics::counters(registry, "hookstream_task_failures_total", "Activations of a background task that ended in an error.", &["task"]),
+            failures: metrics::counters(
+                registry,
+                "hookstream_task_failures_total",
+                "Activations of a background task that ended in an error.",
+                &["task"],
+            ),
             last_success: metrics::gauges_seconds(
                 registry,
                 "hookstream_task_last_success_timestamp_seconds",
@@ -41,7 +46,13 @@ pub trait Task: Send + 'static {
 
 /// Activates a task at once, whenever it is woken, and at least every `period`, until the token is cancelled.
 /// An activation that runs when the token is cancelled is finished first.
-pub fn spawn<T: Task>(mut task: T, period: Duration, wake: Arc<Notify>, metrics: &Metrics, token: CancellationToken) -> JoinHandle<()> {
+pub fn spawn<T: Task>(
+    mut task: T,
+    period: Duration,
+    wake: Arc<Notify>,
+    metrics: &Metrics,
+    token: CancellationToken,
+) -> JoinHandle<()> {
     let failures = metrics.failures.with_label_values(&[T::NAME]);
     let last_success = metrics.last_success.with_label_values(&[T::NAME]);
     tokio::spawn(async move {
@@ -50,7 +61,11 @@ pub fn spawn<T: Task>(mut task: T, period: Duration, wake: Arc<Notify>, metrics:
                 Ok(()) => last_success.set(clock::now().as_millisecond() as f64 / 1e3),
                 Err(error) => {
                     failures.inc();
-                    tracing::warn!(task = T::NAME, error = format!("{error:#}"), "will try again");
+                    tracing::warn!(
+                        task = T::NAME,
+                        error = format!("{error:#}"),
+                        "will try again"
+                    );
                 }
             }
             tokio::select! {

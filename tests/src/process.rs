@@ -18,9 +18,19 @@ use tokio::{
 /// Where `cargo build` puts the workspace's programs for the profile that the tests were built in.
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a running program has a path");
-    let folder = test.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "debug" || name == "release"));
-    let path = folder.expect("tests run from target/debug or target/release").join(name);
-    assert!(path.exists(), "{} is not built: `make test` builds it, or `cargo build --workspace --bins`", path.display());
+    let folder = test.ancestors().find(|folder| {
+        folder
+            .file_name()
+            .is_some_and(|name| name == "debug" || name == "release")
+    });
+    let path = folder
+        .expect("tests run from target/debug or target/release")
+        .join(name);
+    assert!(
+        path.exists(),
+        "{} is not built: `make test` builds it, or `cargo build --workspace --bins`",
+        path.display()
+    );
     path
 }
 
@@ -39,8 +49,17 @@ struct Lines {
 
 impl Process {
     /// Starts `binary` with these arguments and variables; its output goes to [`Process::output`].
-    pub fn start(binary_name: &str, arguments: &[&str], variables: &[(&str, String)]) -> anyhow::Result<Process> {
-        Process::spawn(Command::new(binary(binary_name)).args(arguments).envs(variables.iter().map(|(name, value)| (name, value))), binary_name)
+    pub fn start(
+        binary_name: &str,
+        arguments: &[&str],
+        variables: &[(&str, String)],
+    ) -> anyhow::Result<Process> {
+        Process::spawn(
+            Command::new(binary(binary_name))
+                .args(arguments)
+                .envs(variables.iter().map(|(name, value)| (name, value))),
+            binary_name,
+        )
     }
 
     /// As [`Process::start`], of a command made by the caller.
@@ -52,14 +71,21 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("starting {name}"))?;
-        let lines = Lines { kept: Arc::default(), count: watch::Sender::new(0) };
+        let lines = Lines {
+            kept: Arc::default(),
+            count: watch::Sender::new(0),
+        };
         if let Some(stdout) = child.stdout.take() {
             lines.read(stdout);
         }
         if let Some(stderr) = child.stderr.take() {
             lines.read(stderr);
         }
-        Ok(Process { name: name.to_owned(), child, lines })
+        Ok(Process {
+            name: name.to_owned(),
+            child,
+            lines,
+        })
     }
 
     /// The process id; `None` when it has ended.
@@ -68,7 +94,11 @@ impl Process {
     }
 
     /// Waits for a line that `wanted` accepts (also among those already written), within `limit`.
-    pub async fn line(&self, limit: Duration, mut wanted: impl FnMut(&str) -> bool) -> anyhow::Result<String> {
+    pub async fn line(
+        &self,
+        limit: Duration,
+        mut wanted: impl FnMut(&str) -> bool,
+    ) -> anyhow::Result<String> {
         let mut count = self.lines.count.subscribe();
         let mut read = 0;
         let search = async {
@@ -84,7 +114,13 @@ impl Process {
                 let _ = count.changed().await;
             }
         };
-        tokio::time::timeout(limit, search).await.map_err(|_| anyhow::anyhow!("{} wrote no such line within {limit:?}:\n{}", self.name, self.output()))
+        tokio::time::timeout(limit, search).await.map_err(|_| {
+            anyhow::anyhow!(
+                "{} wrote no such line within {limit:?}:\n{}",
+                self.name,
+                self.output()
+            )
+        })
     }
 
     /// All lines so far.
@@ -94,8 +130,14 @@ impl Process {
 
     /// Sends a signal by name: `TERM`, `INT`, `KILL`, `STOP`, `CONT`.
     pub async fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        let id = self.id().with_context(|| format!("{} has ended", self.name))?;
-        let status = Command::new("kill").arg(format!("-{signal}")).arg(id.to_string()).status().await?;
+        let id = self
+            .id()
+            .with_context(|| format!("{} has ended", self.name))?;
+        let status = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(id.to_string())
+            .status()
+            .await?;
         anyhow::ensure!(status.success(), "kill -{signal} {id} failed");
         Ok(())
     }
@@ -104,7 +146,11 @@ impl Process {
     pub async fn ended(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
         match tokio::time::timeout(limit, self.child.wait()).await {
             Ok(status) => Ok(status?),
-            Err(_) => anyhow::bail!("{} did not end within {limit:?}:\n{}", self.name, self.output()),
+            Err(_) => anyhow::bail!(
+                "{} did not end within {limit:?}:\n{}",
+                self.name,
+                self.output()
+            ),
         }
     }
 
@@ -139,5 +185,8 @@ impl Lines {
 
 /// A port that is free now, for programs that can't be given a socket.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("loopback has a free port").port()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|socket| socket.local_addr())
+        .expect("loopback has a free port")
+        .port()
 }

@@ -25,7 +25,10 @@ pub struct Received {
 impl Received {
     /// `X-Hookstream-Event-Id`, or nothing.
     pub fn event_id(&self) -> &str {
-        self.headers.get("x-hookstream-event-id").and_then(|value| value.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get("x-hookstream-event-id")
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 }
 
@@ -46,7 +49,9 @@ impl Receiver {
     }
 
     /// Answers what `answer` says to a request and the number of requests before it.
-    pub async fn answering(answer: impl Fn(&Received, usize) -> StatusCode + Send + Sync + 'static) -> anyhow::Result<Receiver> {
+    pub async fn answering(
+        answer: impl Fn(&Received, usize) -> StatusCode + Send + Sync + 'static,
+    ) -> anyhow::Result<Receiver> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let received: Arc<Mutex<Vec<Received>>> = Arc::default();
@@ -69,7 +74,12 @@ impl Receiver {
                 while connections.try_join_next().is_some() {}
             }
         });
-        Ok(Receiver { address, received, count, _server: server })
+        Ok(Receiver {
+            address,
+            received,
+            count,
+            _server: server,
+        })
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -86,19 +96,32 @@ impl Receiver {
         let mut seen = self.count.subscribe();
         match tokio::time::timeout(limit, seen.wait_for(|have| *have >= count)).await {
             Ok(_) => Ok(self.received()),
-            Err(_) => anyhow::bail!("{} of {count} requests arrived within {limit:?}", self.received().len()),
+            Err(_) => anyhow::bail!(
+                "{} of {count} requests arrived within {limit:?}",
+                self.received().len()
+            ),
         }
     }
 }
 
-async fn take(request: Request<hyper::body::Incoming>, kept: &Mutex<Vec<Received>>, counted: &watch::Sender<usize>, answer: &Answer) -> Response<Full<Bytes>> {
+async fn take(
+    request: Request<hyper::body::Incoming>,
+    kept: &Mutex<Vec<Received>>,
+    counted: &watch::Sender<usize>,
+    answer: &Answer,
+) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let mut response = Response::new(Full::new(Bytes::from_static(b"ok")));
     let Ok(body) = body.collect().await else {
         *response.status_mut() = StatusCode::BAD_REQUEST;
         return response;
     };
-    let received = Received { method: head.method, path: head.uri.to_string(), headers: head.headers, body: body.to_bytes() };
+    let received = Received {
+        method: head.method,
+        path: head.uri.to_string(),
+        headers: head.headers,
+        body: body.to_bytes(),
+    };
     let before = {
         let mut kept = kept.lock().expect("no holder panics");
         *response.status_mut() = answer(&received, kept.len());

@@ -4,7 +4,9 @@ use anyhow::Context;
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper_util::{client::legacy::Client, client::legacy::connect::HttpConnector, rt::TokioExecutor};
+use hyper_util::{
+    client::legacy::Client, client::legacy::connect::HttpConnector, rt::TokioExecutor,
+};
 use std::time::Duration;
 
 #[derive(Debug, Clone)]
@@ -16,13 +18,17 @@ pub struct Answer {
 
 impl Answer {
     pub fn json(&self) -> anyhow::Result<serde_json::Value> {
-        serde_json::from_slice(&self.body).with_context(|| format!("{} {:?}", self.status, self.body))
+        serde_json::from_slice(&self.body)
+            .with_context(|| format!("{} {:?}", self.status, self.body))
     }
 
     /// `event_id` of an accepted request.
     pub fn event_id(&self) -> anyhow::Result<String> {
         anyhow::ensure!(self.status.is_success(), "{} {:?}", self.status, self.body);
-        Ok(self.json()?["event_id"].as_str().context("no event_id")?.to_owned())
+        Ok(self.json()?["event_id"]
+            .as_str()
+            .context("no event_id")?
+            .to_owned())
     }
 }
 
@@ -31,7 +37,10 @@ impl Answer {
 pub struct Sender(Client<HttpConnector, Full<Bytes>>);
 
 impl Default for Sender {
-    #[expect(clippy::disallowed_methods, reason = "this is the sender's side, not a delivery")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the sender's side, not a delivery"
+    )]
     fn default() -> Self {
         Sender(Client::builder(TokioExecutor::new()).build_http())
     }
@@ -39,17 +48,31 @@ impl Default for Sender {
 
 impl Sender {
     /// An answer, or an error when there was none within ten seconds: then nobody knows what became of the request.
-    pub async fn post(&self, url: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> anyhow::Result<Answer> {
+    pub async fn post(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> anyhow::Result<Answer> {
         let mut request = Request::post(url).header("content-type", "application/json");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let exchange = async {
-            let response = self.0.request(request.body(Full::new(body.into()))?).await?;
+            let response = self
+                .0
+                .request(request.body(Full::new(body.into()))?)
+                .await?;
             let (head, body) = response.into_parts();
-            anyhow::Ok(Answer { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() })
+            anyhow::Ok(Answer {
+                status: head.status,
+                headers: head.headers,
+                body: body.collect().await?.to_bytes(),
+            })
         };
-        tokio::time::timeout(Duration::from_secs(10), exchange).await.context("no answer within ten seconds")?
+        tokio::time::timeout(Duration::from_secs(10), exchange)
+            .await
+            .context("no answer within ten seconds")?
     }
 
     pub async fn get(&self, url: &str) -> anyhow::Result<Answer> {
@@ -57,8 +80,14 @@ impl Sender {
         let exchange = async {
             let response = self.0.request(request).await?;
             let (head, body) = response.into_parts();
-            anyhow::Ok(Answer { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() })
+            anyhow::Ok(Answer {
+                status: head.status,
+                headers: head.headers,
+                body: body.collect().await?.to_bytes(),
+            })
         };
-        tokio::time::timeout(Duration::from_secs(10), exchange).await.context("no answer within ten seconds")?
+        tokio::time::timeout(Duration::from_secs(10), exchange)
+            .await
+            .context("no answer within ten seconds")?
     }
 }

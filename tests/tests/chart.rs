@@ -5,10 +5,20 @@ use std::process::Command;
 
 fn run(script: &str) {
     let path = format!("{}/../testground/{script}", env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new(&path).env("TG_PORT", tests::process::free_port().to_string()).output().unwrap_or_else(|error| panic!("{path}: {error}"));
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(&path)
+        .env("TG_PORT", tests::process::free_port().to_string())
+        .output()
+        .unwrap_or_else(|error| panic!("{path}: {error}"));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(output.status.success(), "{text}");
-    assert!(text.lines().any(|line| line.starts_with("ok ")), "no check ran: {text}");
+    assert!(
+        text.lines().any(|line| line.starts_with("ok ")),
+        "no check ran: {text}"
+    );
 }
 
 #[test]

@@ -15,7 +15,10 @@ use tests::{
 };
 
 fn promtool() -> PathBuf {
-    let cache = std::env::var_os("TG_CACHE").map_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache/test-ground"), PathBuf::from);
+    let cache = std::env::var_os("TG_CACHE").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache/test-ground"),
+        PathBuf::from,
+    );
     cache.join("bin/promtool")
 }
 
@@ -29,10 +32,21 @@ fn lint(name: &str, text: &str) -> anyhow::Result<()> {
         .stderr(Stdio::piped())
         .spawn()
         .context("promtool, which testground/install.sh promtool installs")?;
-    child.stdin.take().context("piped")?.write_all(text.as_bytes())?;
+    child
+        .stdin
+        .take()
+        .context("piped")?
+        .write_all(text.as_bytes())?;
     let output = child.wait_with_output()?;
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    anyhow::ensure!(output.status.success() && said.trim().is_empty(), "{name}: {said}");
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    anyhow::ensure!(
+        output.status.success() && said.trim().is_empty(),
+        "{name}: {said}"
+    );
     Ok(())
 }
 
@@ -51,32 +65,87 @@ async fn the_metrics_of_both_processes_satisfy_promtool_and_name_no_sender() -> 
     let (public, gateway_admin, operator_admin) = (free_port(), free_port(), free_port());
     let gateway = Process::start(
         "hookstream-gateway",
-        &["--listen", &format!("127.0.0.1:{public}"), "--admin-listen", &format!("127.0.0.1:{gateway_admin}"), "--log", "warn"],
+        &[
+            "--listen",
+            &format!("127.0.0.1:{public}"),
+            "--admin-listen",
+            &format!("127.0.0.1:{gateway_admin}"),
+            "--log",
+            "warn",
+        ],
         &variables,
     )?;
-    let operator = Process::start("hookstream-operator", &["--admin-listen", &format!("127.0.0.1:{operator_admin}"), "--log", "warn"], &variables)?;
+    let operator = Process::start(
+        "hookstream-operator",
+        &[
+            "--admin-listen",
+            &format!("127.0.0.1:{operator_admin}"),
+            "--log",
+            "warn",
+        ],
+        &variables,
+    )?;
     let source = "apiVersion: hookstream.io/v1alpha1\nkind: Source\nmetadata: {name: metrics}\nspec: {path: metrics-of-both}\n";
-    cluster.kubectl(&["apply", "-n", "default", "-f", "-"], source).await?;
     cluster
-        .kubectl(&["wait", "--for=condition=Ready", "-n", "default", "hsrc/metrics", "--timeout=60s"], "")
+        .kubectl(&["apply", "-n", "default", "-f", "-"], source)
+        .await?;
+    cluster
+        .kubectl(
+            &[
+                "wait",
+                "--for=condition=Ready",
+                "-n",
+                "default",
+                "hsrc/metrics",
+                "--timeout=60s",
+            ],
+            "",
+        )
         .await
         .with_context(|| format!("{}\n{}", gateway.output(), operator.output()))?;
 
     let sender = Sender::default();
-    let accepted = sender.post(&format!("http://127.0.0.1:{public}/v1/ingest/metrics-of-both"), &[], "{}").await?;
+    let accepted = sender
+        .post(
+            &format!("http://127.0.0.1:{public}/v1/ingest/metrics-of-both"),
+            &[],
+            "{}",
+        )
+        .await?;
     assert_eq!(accepted.status, 200, "{accepted:?}");
-    let refused = sender.post(&format!("http://127.0.0.1:{public}/v1/ingest/no-such-source"), &[("x-a-header", "of-a-sender")], "{}").await?;
+    let refused = sender
+        .post(
+            &format!("http://127.0.0.1:{public}/v1/ingest/no-such-source"),
+            &[("x-a-header", "of-a-sender")],
+            "{}",
+        )
+        .await?;
     assert_eq!(refused.status, 404);
 
-    for (name, port, wanted) in [("gateway", gateway_admin, "hookstream_ingest_accepted_total"), ("operator", operator_admin, "hookstream_operator_")] {
-        let answer = sender.get(&format!("http://127.0.0.1:{port}/metrics")).await?;
+    for (name, port, wanted) in [
+        ("gateway", gateway_admin, "hookstream_ingest_accepted_total"),
+        ("operator", operator_admin, "hookstream_operator_"),
+    ] {
+        let answer = sender
+            .get(&format!("http://127.0.0.1:{port}/metrics"))
+            .await?;
         assert_eq!(answer.status, 200);
         let text = String::from_utf8(answer.body.to_vec())?;
         assert!(text.contains(wanted), "{name} has no {wanted}:\n{text}");
-        assert!(!text.contains("no-such-source") && !text.contains("of-a-sender"), "{name} has a label that a sender controls:\n{text}");
+        assert!(
+            !text.contains("no-such-source") && !text.contains("of-a-sender"),
+            "{name} has a label that a sender controls:\n{text}"
+        );
         lint(name, &text)?;
     }
-    assert_eq!(sender.get(&format!("http://127.0.0.1:{public}/metrics")).await?.status, 404, "the public port has no metrics");
+    assert_eq!(
+        sender
+            .get(&format!("http://127.0.0.1:{public}/metrics"))
+            .await?
+            .status,
+        404,
+        "the public port has no metrics"
+    );
     assert!(gateway.stop(SOON).await?.success());
     assert!(operator.stop(Duration::from_secs(30)).await?.success());
     Ok(())

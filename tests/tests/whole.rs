@@ -61,8 +61,17 @@ struct Part {
 }
 
 impl Part {
-    fn start(program: &'static str, arguments: Vec<String>, variables: Vec<(&'static str, String)>) -> anyhow::Result<Part> {
-        let mut part = Part { program, arguments, variables, process: None };
+    fn start(
+        program: &'static str,
+        arguments: Vec<String>,
+        variables: Vec<(&'static str, String)>,
+    ) -> anyhow::Result<Part> {
+        let mut part = Part {
+            program,
+            arguments,
+            variables,
+            process: None,
+        };
         part.again()?;
         Ok(part)
     }
@@ -78,7 +87,9 @@ impl Part {
     }
 
     fn output(&self) -> String {
-        self.process.as_ref().map_or_else(String::new, Process::output)
+        self.process
+            .as_ref()
+            .map_or_else(String::new, Process::output)
     }
 }
 
@@ -100,7 +111,10 @@ fn gateway(name: &str, port: u16, url: &str, keyring: &Path) -> anyhow::Result<P
     Part::start(
         "hookstream-gateway",
         arguments.map(str::to_owned).to_vec(),
-        vec![("DATABASE_URL", url.to_owned()), ("HOOKSTREAM_KEYRING", keyring.display().to_string())],
+        vec![
+            ("DATABASE_URL", url.to_owned()),
+            ("HOOKSTREAM_KEYRING", keyring.display().to_string()),
+        ],
     )
 }
 
@@ -113,20 +127,41 @@ async fn no_accepted_event_is_lost_while_fate_kills_parts_of_the_whole() -> anyh
     let folder = tempfile::tempdir()?;
     let keyring = folder.path().join("keyring");
     std::fs::write(&keyring, store::Keyring::generate().to_text().expose())?;
-    let mut postgres = PrivateServer::start(private_server::Options { data_dir: None, fsync: true, settings: Vec::new() }).await?;
+    let mut postgres = PrivateServer::start(private_server::Options {
+        data_dir: None,
+        fsync: true,
+        settings: Vec::new(),
+    })
+    .await?;
     let url = postgres.url(private_server::DATABASE);
     let cluster = Cluster::start().await;
     cluster.install_crds().await;
 
     // One answer in ten is a 503, so that retries are in flight at every kill.
-    let receiver = Receiver::answering(|_, before| if before % 10 == 9 { http::StatusCode::SERVICE_UNAVAILABLE } else { http::StatusCode::OK }).await?;
+    let receiver = Receiver::answering(|_, before| {
+        if before % 10 == 9 {
+            http::StatusCode::SERVICE_UNAVAILABLE
+        } else {
+            http::StatusCode::OK
+        }
+    })
+    .await?;
     let ports = [free_port(), free_port()];
     let mut parts = [
         gateway("gateway-0", ports[0], &url, &keyring)?,
         gateway("gateway-1", ports[1], &url, &keyring)?,
         Part::start(
             "hookstream-operator",
-            ["--admin-listen", &format!("127.0.0.1:{}", free_port()), "--lease-ttl", LEASE, "--log", "warn"].map(str::to_owned).to_vec(),
+            [
+                "--admin-listen",
+                &format!("127.0.0.1:{}", free_port()),
+                "--lease-ttl",
+                LEASE,
+                "--log",
+                "warn",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
             vec![
                 ("DATABASE_URL", url.clone()),
                 ("HOOKSTREAM_KEYRING", keyring.display().to_string()),
@@ -135,12 +170,39 @@ async fn no_accepted_event_is_lost_while_fate_kills_parts_of_the_whole() -> anyh
         )?,
     ];
     let manifests = MANIFESTS.replace("URL", &receiver.url("/orders"));
-    cluster.kubectl(&["apply", "--server-side", "-n", "default", "-f", "-"], &manifests).await?;
-    let ready = cluster.kubectl(&["wait", "--for=condition=Ready", "-n", "default", "hsrc,hdst,hconn", "--all", "--timeout=60s"], "").await;
-    ready.with_context(|| parts.iter().map(Part::output).collect::<Vec<_>>().join("\n---\n"))?;
+    cluster
+        .kubectl(
+            &["apply", "--server-side", "-n", "default", "-f", "-"],
+            &manifests,
+        )
+        .await?;
+    let ready = cluster
+        .kubectl(
+            &[
+                "wait",
+                "--for=condition=Ready",
+                "-n",
+                "default",
+                "hsrc,hdst,hconn",
+                "--all",
+                "--timeout=60s",
+            ],
+            "",
+        )
+        .await;
+    ready.with_context(|| {
+        parts
+            .iter()
+            .map(Part::output)
+            .collect::<Vec<_>>()
+            .join("\n---\n")
+    })?;
 
     let accepted: Arc<Mutex<Vec<String>>> = Arc::default();
-    let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (sent, stop) = (
+        Arc::new(AtomicU64::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
     let mut senders = tokio::task::JoinSet::new();
     for _ in 0..SENDERS {
         let (accepted, sent, stop) = (accepted.clone(), sent.clone(), stop.clone());
@@ -150,7 +212,10 @@ async fn no_accepted_event_is_lost_while_fate_kills_parts_of_the_whole() -> anyh
                 let n = sent.fetch_add(1, Ordering::Relaxed);
                 let url = format!("http://127.0.0.1:{}/v1/ingest/shop", ports[n as usize % 2]);
                 match sender.post(&url, &[], format!("{{\"n\":{n}}}")).await {
-                    Ok(answer) if answer.status.is_success() => accepted.lock().expect("no holder panics").push(answer.event_id()?),
+                    Ok(answer) if answer.status.is_success() => accepted
+                        .lock()
+                        .expect("no holder panics")
+                        .push(answer.event_id()?),
                     // 503, or nobody there: not accepted, and a real sender would send again; a pause keeps the log readable.
                     _ => tokio::time::sleep(Duration::from_millis(20)).await,
                 }
@@ -176,7 +241,21 @@ async fn no_accepted_event_is_lost_while_fate_kills_parts_of_the_whole() -> anyh
         parts[victim].again()?;
         // A change of the resources in between: the operator has to live on as well.
         let patch = format!(r#"{{"spec":{{"displayName":"turn {turn}"}}}}"#);
-        cluster.kubectl(&["patch", "-n", "default", "hconn", "shop-to-orders", "--type=merge", "-p", &patch], "").await?;
+        cluster
+            .kubectl(
+                &[
+                    "patch",
+                    "-n",
+                    "default",
+                    "hconn",
+                    "shop-to-orders",
+                    "--type=merge",
+                    "-p",
+                    &patch,
+                ],
+                "",
+            )
+            .await?;
     }
     stop.store(true, Ordering::Relaxed);
     while let Some(sender) = senders.join_next().await {
@@ -185,7 +264,13 @@ async fn no_accepted_event_is_lost_while_fate_kills_parts_of_the_whole() -> anyh
 
     let accepted = accepted.lock().expect("no holder panics").clone();
     let store = Store::connect(store::Options::new(&url)).await?;
-    drained(&store).await.with_context(|| parts.iter().map(Part::output).collect::<Vec<_>>().join("\n---\n"))?;
+    drained(&store).await.with_context(|| {
+        parts
+            .iter()
+            .map(Part::output)
+            .collect::<Vec<_>>()
+            .join("\n---\n")
+    })?;
 
     let mut arrivals: HashMap<String, usize> = HashMap::new();
     for (index, received) in receiver.received().iter().enumerate() {
@@ -193,10 +278,25 @@ async fn no_accepted_event_is_lost_while_fate_kills_parts_of_the_whole() -> anyh
             *arrivals.entry(received.event_id().to_owned()).or_default() += 1;
         }
     }
-    let dead: Vec<uuid::Uuid> = sqlx::query_scalar("select event_id from deliveries where state = 'dead_letter'").fetch_all(store.pool.raw()).await?;
-    let dead: Vec<String> = dead.into_iter().map(|id| routing::ids::format(routing::ids::Prefix::Event, id)).collect();
-    let lost: Vec<&String> = accepted.iter().filter(|id| !arrivals.contains_key(*id) && !dead.contains(id)).collect();
-    assert!(lost.is_empty(), "seed {seed}: {} of {} accepted events are lost: {:?}", lost.len(), accepted.len(), &lost[..lost.len().min(10)]);
+    let dead: Vec<uuid::Uuid> =
+        sqlx::query_scalar("select event_id from deliveries where state = 'dead_letter'")
+            .fetch_all(store.pool.raw())
+            .await?;
+    let dead: Vec<String> = dead
+        .into_iter()
+        .map(|id| routing::ids::format(routing::ids::Prefix::Event, id))
+        .collect();
+    let lost: Vec<&String> = accepted
+        .iter()
+        .filter(|id| !arrivals.contains_key(*id) && !dead.contains(id))
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "seed {seed}: {} of {} accepted events are lost: {:?}",
+        lost.len(),
+        accepted.len(),
+        &lost[..lost.len().min(10)]
+    );
 
     let duplicates: usize = arrivals.values().map(|count| count - 1).sum();
     println!(
@@ -206,19 +306,49 @@ async fn no_accepted_event_is_lost_while_fate_kills_parts_of_the_whole() -> anyh
         arrivals.len(),
         dead.len()
     );
-    assert!(accepted.len() > 500, "only {} events were accepted: the load did not get through", accepted.len());
+    assert!(
+        accepted.len() > 500,
+        "only {} events were accepted: the load did not get through",
+        accepted.len()
+    );
     // A crash repeats at most what was in flight or unwritten then: the attempts in flight, and one batch of outcomes that
     // was being written and one that was being gathered.
     let explained = (kills + 1) * (CONCURRENCY + 2 * 512);
-    assert!(duplicates <= explained, "{duplicates} duplicates, at most {explained} are explained by {kills} kills");
+    assert!(
+        duplicates <= explained,
+        "{duplicates} duplicates, at most {explained} are explained by {kills} kills"
+    );
 
     let (deliveries, most): (i64, Option<i32>) =
-        sqlx::query_as("select count(*), max(attempts)::int from deliveries").fetch_one(store.pool.raw()).await?;
-    let events: i64 = sqlx::query_scalar("select count(*) from events").fetch_one(store.pool.raw()).await?;
-    assert_eq!(deliveries, events, "each event has one delivery, finished once");
-    assert!(most.unwrap_or(0) <= 31, "{most:?} attempts of a delivery that may have 31");
+        sqlx::query_as("select count(*), max(attempts)::int from deliveries")
+            .fetch_one(store.pool.raw())
+            .await?;
+    let events: i64 = sqlx::query_scalar("select count(*) from events")
+        .fetch_one(store.pool.raw())
+        .await?;
+    assert_eq!(
+        deliveries, events,
+        "each event has one delivery, finished once"
+    );
+    assert!(
+        most.unwrap_or(0) <= 31,
+        "{most:?} attempts of a delivery that may have 31"
+    );
 
-    let ready = cluster.kubectl(&["wait", "--for=condition=Ready", "-n", "default", "hsrc,hdst,hconn", "--all", "--timeout=60s"], "").await;
+    let ready = cluster
+        .kubectl(
+            &[
+                "wait",
+                "--for=condition=Ready",
+                "-n",
+                "default",
+                "hsrc,hdst,hconn",
+                "--all",
+                "--timeout=60s",
+            ],
+            "",
+        )
+        .await;
     ready.with_context(|| parts[2].output())?;
     for part in &mut parts {
         let process = part.process.take().context("it runs")?;
@@ -234,11 +364,16 @@ async fn no_accepted_event_is_lost_while_fate_kills_parts_of_the_whole() -> anyh
 async fn drained(store: &Store) -> anyhow::Result<()> {
     let end = tokio::time::Instant::now() + Duration::from_secs(90);
     loop {
-        let pending: i64 = sqlx::query_scalar("select count(*) from queue").fetch_one(store.pool.raw()).await?;
+        let pending: i64 = sqlx::query_scalar("select count(*) from queue")
+            .fetch_one(store.pool.raw())
+            .await?;
         if pending == 0 {
             return Ok(());
         }
-        anyhow::ensure!(tokio::time::Instant::now() < end, "{pending} deliveries are still pending");
+        anyhow::ensure!(
+            tokio::time::Instant::now() < end,
+            "{pending} deliveries are still pending"
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -12,7 +12,10 @@ const LENGTH: Duration = Duration::from_secs(5);
 pub(crate) async fn run(room: &Room) -> anyhow::Result<f64> {
     let store = room.database("baseline").await?;
     // Plain connections of the driver: none of our settings.
-    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(CONNECTIONS).connect(&room.url("baseline")).await?;
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .connect(&room.url("baseline"))
+        .await?;
     let (start, end) = (Instant::now(), Instant::now() + LENGTH);
     let mut writers = tokio::task::JoinSet::new();
     for _ in 0..CONNECTIONS {

@@ -22,7 +22,12 @@ pub(crate) fn run(report: &mut Report) -> anyhow::Result<()> {
         }
         let delta = compiler.compile();
         full.push(start.elapsed());
-        anyhow::ensure!(delta.changed.len() == CONNECTIONS + 2 * ENDS, "{} rows of {}", delta.changed.len(), CONNECTIONS + 2 * ENDS);
+        anyhow::ensure!(
+            delta.changed.len() == CONNECTIONS + 2 * ENDS,
+            "{} rows of {}",
+            delta.changed.len(),
+            CONNECTIONS + 2 * ENDS
+        );
     }
     let mut one = Vec::new();
     for turn in 0..20 {
@@ -31,12 +36,28 @@ pub(crate) fn run(report: &mut Report) -> anyhow::Result<()> {
         compiler.apply(changed);
         let delta = compiler.compile();
         one.push(start.elapsed());
-        anyhow::ensure!(delta.changed.len() == 1, "{} rows changed, not 1", delta.changed.len());
+        anyhow::ensure!(
+            delta.changed.len() == 1,
+            "{} rows changed, not 1",
+            delta.changed.len()
+        );
     }
     full.sort();
     one.sort();
-    report.add("compile 10,000 connections", full[2].as_secs_f64() * 1e3, "ms", Goal::AtMost(300.0), "full, median of 5");
-    report.add("compile one changed of 10,000", one[10].as_secs_f64() * 1e3, "ms", Goal::AtMost(5.0), "median of 20");
+    report.add(
+        "compile 10,000 connections",
+        full[2].as_secs_f64() * 1e3,
+        "ms",
+        Goal::AtMost(300.0),
+        "full, median of 5",
+    );
+    report.add(
+        "compile one changed of 10,000",
+        one[10].as_secs_f64() * 1e3,
+        "ms",
+        Goal::AtMost(5.0),
+        "median of 20",
+    );
     Ok(())
 }
 
@@ -44,8 +65,22 @@ pub(crate) fn run(report: &mut Report) -> anyhow::Result<()> {
 pub(crate) fn resources() -> anyhow::Result<Vec<crds::Resource>> {
     let mut all = Vec::with_capacity(CONNECTIONS + 2 * ENDS);
     for n in 0..ENDS {
-        all.push(crds::parse(object("Source", 1, n, 1, &format!("source-{n}"), json!({"path": format!("many/{n}")})))?);
-        all.push(crds::parse(object("Destination", 2, n, 1, &format!("destination-{n}"), json!({"http": {"url": format!("https://d{n}.example.com/hooks")}})))?);
+        all.push(crds::parse(object(
+            "Source",
+            1,
+            n,
+            1,
+            &format!("source-{n}"),
+            json!({"path": format!("many/{n}")}),
+        ))?);
+        all.push(crds::parse(object(
+            "Destination",
+            2,
+            n,
+            1,
+            &format!("destination-{n}"),
+            json!({"http": {"url": format!("https://d{n}.example.com/hooks")}}),
+        ))?);
     }
     for n in 0..CONNECTIONS {
         all.push(crds::parse(connection(n, n as i64, 1))?);
@@ -62,10 +97,24 @@ fn connection(n: usize, amount: i64, generation: i64) -> serde_json::Value {
             {"path": "body.amount", "op": "gte", "value": amount},
         ]},
     });
-    object("Connection", 3, n, generation, &format!("connection-{n}"), spec)
+    object(
+        "Connection",
+        3,
+        n,
+        generation,
+        &format!("connection-{n}"),
+        spec,
+    )
 }
 
-fn object(kind: &str, series: u128, n: usize, generation: i64, name: &str, spec: serde_json::Value) -> serde_json::Value {
+fn object(
+    kind: &str,
+    series: u128,
+    n: usize,
+    generation: i64,
+    name: &str,
+    spec: serde_json::Value,
+) -> serde_json::Value {
     json!({
         "apiVersion": "hookstream.io/v1alpha1", "kind": kind,
         "metadata": {

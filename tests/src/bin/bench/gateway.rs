@@ -25,30 +25,70 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     /// On a new database, with a source `bench` (HMAC), a destination `sink` and a connection between them.
-    pub(crate) async fn start(room: &Room, database: &str, destination: Value) -> anyhow::Result<Gateway> {
+    pub(crate) async fn start(
+        room: &Room,
+        database: &str,
+        destination: Value,
+    ) -> anyhow::Result<Gateway> {
         let store = room.database(database).await?;
         let folder = tempfile::tempdir()?;
         let keyring = Keyring::generate();
         let file = folder.path().join("keyring");
         std::fs::write(&file, keyring.to_text().expose())?;
-        let leader = store::lease::acquire(&store.pool, store::lease::OPERATOR, "bench", Duration::from_secs(3600)).await?.context("a new database has no leader")?;
+        let leader = store::lease::acquire(
+            &store.pool,
+            store::lease::OPERATOR,
+            "bench",
+            Duration::from_secs(3600),
+        )
+        .await?
+        .context("a new database has no leader")?;
         let epoch = store::routes::begin_epoch(&store.pool, "bench", &leader).await?;
         let mut compiler = Compiler::new([]);
         compiler.set_namespace("default".into(), Some([].into()));
-        compiler.set_secret(("default".into(), "bench".into()), Some([("key".to_owned(), Secret::new(SECRET))].into()));
+        compiler.set_secret(
+            ("default".into(), "bench".into()),
+            Some([("key".to_owned(), Secret::new(SECRET))].into()),
+        );
         let (public, admin) = (free_port(), free_port());
         let address: SocketAddr = format!("127.0.0.1:{public}").parse()?;
         let process = Process::start(
             "hookstream-gateway",
-            &["--listen", &address.to_string(), "--admin-listen", &format!("127.0.0.1:{admin}"), "--egress-allow", "127.0.0.0/8", "--log", "warn"],
-            &[("DATABASE_URL", room.url(database)), ("HOOKSTREAM_KEYRING", file.display().to_string())],
+            &[
+                "--listen",
+                &address.to_string(),
+                "--admin-listen",
+                &format!("127.0.0.1:{admin}"),
+                "--egress-allow",
+                "127.0.0.0/8",
+                "--log",
+                "warn",
+            ],
+            &[
+                ("DATABASE_URL", room.url(database)),
+                ("HOOKSTREAM_KEYRING", file.display().to_string()),
+            ],
         )?;
-        let mut gateway = Gateway { address, store, process, compiler, keyring, leader, epoch, _folder: folder };
+        let mut gateway = Gateway {
+            address,
+            store,
+            process,
+            compiler,
+            keyring,
+            leader,
+            epoch,
+            _folder: folder,
+        };
         let source = json!({"path": "bench", "verification": {"hmac": {"algorithm": "SHA256", "header": "x-signature", "encoding": "Hex", "prefix": "v1="}, "secretRefs": [{"name": "bench", "key": "key"}]}});
         gateway.apply(&[
             object("Source", 1, source, 1),
             object("Destination", 2, destination, 1),
-            object("Connection", 3, json!({"source": {"name": "bench"}, "destination": {"name": "sink"}}), 1),
+            object(
+                "Connection",
+                3,
+                json!({"source": {"name": "bench"}, "destination": {"name": "sink"}}),
+                1,
+            ),
         ])?;
         gateway.publish().await?;
         Ok(gateway)
@@ -71,22 +111,43 @@ impl Gateway {
     /// Publishes what is compiled, and waits until the gateway has said that it routes by it.
     pub(crate) async fn publish(&mut self) -> anyhow::Result<Duration> {
         let delta = self.compiler.compile();
-        if let Some((uid, verdict)) = delta.verdicts.iter().find(|(_, verdict)| !verdict.findings.is_empty()) {
+        if let Some((uid, verdict)) = delta
+            .verdicts
+            .iter()
+            .find(|(_, verdict)| !verdict.findings.is_empty())
+        {
             anyhow::bail!("{uid} does not compile: {:?}", verdict.findings);
         }
         let rows: &[Row] = &delta.changed;
         let start = service::clock::instant();
-        let published = store::routes::publish(&self.store.pool, self.epoch, &self.leader.holder, rows, &delta.removed, &self.keyring).await?;
+        let published = store::routes::publish(
+            &self.store.pool,
+            self.epoch,
+            &self.leader.holder,
+            rows,
+            &delta.removed,
+            &self.keyring,
+        )
+        .await?;
         let limit = tokio::time::timeout(Duration::from_secs(60), async {
             loop {
                 let live = store::replicas::live(&self.store.pool, Duration::from_secs(30)).await?;
-                if live.iter().any(|replica| replica.applied_revision >= published.revision) {
+                if live
+                    .iter()
+                    .any(|replica| replica.applied_revision >= published.revision)
+                {
                     return anyhow::Ok(());
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
-        limit.await.with_context(|| format!("the gateway did not load revision {}:\n{}", published.revision, self.process.output()))??;
+        limit.await.with_context(|| {
+            format!(
+                "the gateway did not load revision {}:\n{}",
+                published.revision,
+                self.process.output()
+            )
+        })??;
         Ok(start.elapsed())
     }
 
@@ -96,14 +157,23 @@ impl Gateway {
 
     /// A signed POST of this body.
     pub(crate) fn request(&self, body: &[u8]) -> Template {
-        Template::post(self.address, "/v1/ingest/bench", &format!("x-signature: v1={}\r\n", sign(body)), body)
+        Template::post(
+            self.address,
+            "/v1/ingest/bench",
+            &format!("x-signature: v1={}\r\n", sign(body)),
+            body,
+        )
     }
 
     /// The process's resident memory in MiB.
     pub(crate) fn memory_mib(&self) -> anyhow::Result<f64> {
         let id = self.process.id().context("the gateway has ended")?;
         let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).and_then(|rest| rest.split_whitespace().next()).context("no VmRSS")?;
+        let kib = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.split_whitespace().next())
+            .context("no VmRSS")?;
         Ok(kib.parse::<f64>()? / 1024.0)
     }
 
@@ -111,13 +181,20 @@ impl Gateway {
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
         let id = self.process.id().context("the gateway has ended")?;
         let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
-        let fields: Vec<&str> = stat.rsplit_once(')').context("no command in stat")?.1.split_whitespace().collect();
+        let fields: Vec<&str> = stat
+            .rsplit_once(')')
+            .context("no command in stat")?
+            .1
+            .split_whitespace()
+            .collect();
         // utime and stime, in ticks of 10 ms.
         Ok((fields[11].parse::<f64>()? + fields[12].parse::<f64>()?) / 100.0)
     }
 
     pub(crate) async fn queued(&self) -> anyhow::Result<i64> {
-        Ok(sqlx::query_scalar("select count(*) from queue").fetch_one(self.store.pool.raw()).await?)
+        Ok(sqlx::query_scalar("select count(*) from queue")
+            .fetch_one(self.store.pool.raw())
+            .await?)
     }
 
     pub(crate) async fn stop(self) -> anyhow::Result<()> {

@@ -4,8 +4,8 @@
 use anyhow::{Context, bail};
 use tokio::{
     io::AsyncReadExt,
-    net::tcp::{OwnedReadHalf, OwnedWriteHalf},
     net::TcpStream,
+    net::tcp::{OwnedReadHalf, OwnedWriteHalf},
 };
 
 /// The reading side of a connection.
@@ -22,15 +22,27 @@ pub(crate) struct Message {
     body: (usize, usize),
 }
 
-pub(crate) async fn connect(address: std::net::SocketAddr) -> anyhow::Result<(Reader, OwnedWriteHalf)> {
-    let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
+pub(crate) async fn connect(
+    address: std::net::SocketAddr,
+) -> anyhow::Result<(Reader, OwnedWriteHalf)> {
+    let stream = TcpStream::connect(address)
+        .await
+        .with_context(|| format!("connecting to {address}"))?;
     stream.set_nodelay(true)?;
     Ok(split(stream))
 }
 
 pub(crate) fn split(stream: TcpStream) -> (Reader, OwnedWriteHalf) {
     let (read, write) = stream.into_split();
-    (Reader { stream: read, buffer: vec![0; 16 * 1024], start: 0, end: 0 }, write)
+    (
+        Reader {
+            stream: read,
+            buffer: vec![0; 16 * 1024],
+            start: 0,
+            end: 0,
+        },
+        write,
+    )
 }
 
 impl Reader {
@@ -42,7 +54,10 @@ impl Reader {
                 let length = content_length(&have[..head])?;
                 let whole = head + 4 + length;
                 if have.len() >= whole {
-                    let message = Message { head: (self.start, self.start + head), body: (self.start + head + 4, self.start + whole) };
+                    let message = Message {
+                        head: (self.start, self.start + head),
+                        body: (self.start + head + 4, self.start + whole),
+                    };
                     self.start += whole;
                     return Ok(Some(message));
                 }
@@ -74,7 +89,9 @@ impl Reader {
 
 /// The status of a response's head.
 pub(crate) fn status(head: &[u8]) -> anyhow::Result<u16> {
-    let digits = head.get(9..12).context("a response's first line is shorter than its status")?;
+    let digits = head
+        .get(9..12)
+        .context("a response's first line is shorter than its status")?;
     Ok(std::str::from_utf8(digits)?.parse()?)
 }
 
@@ -82,7 +99,9 @@ pub(crate) fn status(head: &[u8]) -> anyhow::Result<u16> {
 pub(crate) fn header<'h>(head: &'h [u8], name: &str) -> Option<&'h [u8]> {
     head.split(|&b| b == b'\n').find_map(|line| {
         let colon = line.iter().position(|&b| b == b':')?;
-        line[..colon].eq_ignore_ascii_case(name.as_bytes()).then(|| line[colon + 1..].trim_ascii())
+        line[..colon]
+            .eq_ignore_ascii_case(name.as_bytes())
+            .then(|| line[colon + 1..].trim_ascii())
     })
 }
 
@@ -91,5 +110,7 @@ fn content_length(head: &[u8]) -> anyhow::Result<usize> {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
 }

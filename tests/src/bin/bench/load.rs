@@ -28,7 +28,10 @@ impl Template {
     pub(crate) fn post(address: SocketAddr, path: &str, headers: &str, body: &[u8]) -> Template {
         let mut bytes = format!("POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{headers}\r\n", body.len()).into_bytes();
         bytes.extend_from_slice(body);
-        Template { address, bytes: bytes.into() }
+        Template {
+            address,
+            bytes: bytes.into(),
+        }
     }
 }
 
@@ -48,7 +51,11 @@ impl Seen {
 }
 
 /// `connections` senders without a pause for `length`.
-pub(crate) async fn closed(template: &Template, connections: usize, length: Duration) -> anyhow::Result<Seen> {
+pub(crate) async fn closed(
+    template: &Template,
+    connections: usize,
+    length: Duration,
+) -> anyhow::Result<Seen> {
     let (start, end) = (Instant::now(), Instant::now() + length);
     let mut senders = tokio::task::JoinSet::new();
     for _ in 0..connections {
@@ -59,7 +66,9 @@ pub(crate) async fn closed(template: &Template, connections: usize, length: Dura
             while Instant::now() < end {
                 let sent = Instant::now();
                 writer.write_all(&template.bytes).await?;
-                let Some(message) = reader.next().await? else { anyhow::bail!("the gateway closed a connection") };
+                let Some(message) = reader.next().await? else {
+                    anyhow::bail!("the gateway closed a connection")
+                };
                 match http1::status(reader.head(&message))? {
                     200..300 => accepted += 1,
                     _ => refused += 1,
@@ -69,7 +78,12 @@ pub(crate) async fn closed(template: &Template, connections: usize, length: Dura
             anyhow::Ok((accepted, refused, micros))
         });
     }
-    let mut seen = Seen { accepted: 0, refused: 0, seconds: 0.0, micros: histogram() };
+    let mut seen = Seen {
+        accepted: 0,
+        refused: 0,
+        seconds: 0.0,
+        micros: histogram(),
+    };
     while let Some(sender) = senders.join_next().await {
         let (accepted, refused, micros) = sender??;
         seen.accepted += accepted;
@@ -82,7 +96,12 @@ pub(crate) async fn closed(template: &Template, connections: usize, length: Dura
 
 /// `rate` requests a second for `length`, over as many connections as it takes (at most 64). Each body begins with the
 /// due time in microseconds since `epoch`, so that the receiver can tell how long the whole way took.
-pub(crate) async fn open(template: &OpenTemplate, rate: u32, length: Duration, epoch: Instant) -> anyhow::Result<Seen> {
+pub(crate) async fn open(
+    template: &OpenTemplate,
+    rate: u32,
+    length: Duration,
+    epoch: Instant,
+) -> anyhow::Result<Seen> {
     const CONNECTIONS: u64 = 64;
     let start = Instant::now() + Duration::from_millis(50);
     let total = u64::from(rate) * length.as_secs();
@@ -102,7 +121,9 @@ pub(crate) async fn open(template: &OpenTemplate, rate: u32, length: Duration, e
                 tokio::time::sleep_until(due).await;
                 let request = (template.make)(due.duration_since(epoch).as_micros() as u64);
                 writer.write_all(&request).await?;
-                let Some(message) = reader.next().await? else { anyhow::bail!("the gateway closed a connection") };
+                let Some(message) = reader.next().await? else {
+                    anyhow::bail!("the gateway closed a connection")
+                };
                 match http1::status(reader.head(&message))? {
                     200..300 => accepted += 1,
                     _ => refused += 1,
@@ -111,7 +132,12 @@ pub(crate) async fn open(template: &OpenTemplate, rate: u32, length: Duration, e
             }
         });
     }
-    let mut seen = Seen { accepted: 0, refused: 0, seconds: length.as_secs_f64(), micros: histogram() };
+    let mut seen = Seen {
+        accepted: 0,
+        refused: 0,
+        seconds: length.as_secs_f64(),
+        micros: histogram(),
+    };
     while let Some(sender) = senders.join_next().await {
         let (accepted, refused, micros) = sender??;
         seen.accepted += accepted;
@@ -129,5 +155,6 @@ pub(crate) struct OpenTemplate {
 }
 
 pub(crate) fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 600_000_000, 3).expect("the bounds are in order and three digits are allowed")
+    Histogram::new_with_bounds(1, 600_000_000, 3)
+        .expect("the bounds are in order and three digits are allowed")
 }

@@ -21,8 +21,14 @@ use report::Report;
 
 fn main() -> anyhow::Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    rustls::crypto::ring::default_provider().install_default().ok().context("a TLS provider is installed once")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok()
+        .context("a TLS provider is installed once")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let report = runtime.block_on(run(&wanted))?;
     report.print();
     report.write("target/bench.json")?;
@@ -31,17 +37,25 @@ fn main() -> anyhow::Result<()> {
 
 /// Runs the scenarios whose names begin with one of `wanted`, or all.
 async fn run(wanted: &[String]) -> anyhow::Result<Report> {
-    let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.starts_with(w.as_str()));
+    let wants =
+        |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.starts_with(w.as_str()));
     let mut report = Report::default();
     if wants("compile") {
         compile::run(&mut report)?;
     }
-    if !["ingest", "delivery", "latency", "drain", "publish"].into_iter().any(wants) {
+    if !["ingest", "delivery", "latency", "drain", "publish"]
+        .into_iter()
+        .any(wants)
+    {
         return Ok(report);
     }
     let room = room::Room::start().await?;
     let baseline = baseline::run(&room).await?;
-    report.note("baseline rows/s", baseline, "event + queue row, batches of 50, 4 connections");
+    report.note(
+        "baseline rows/s",
+        baseline,
+        "event + queue row, batches of 50, 4 connections",
+    );
     if wants("ingest") {
         scenarios::ingest(&room, baseline, &mut report).await?;
     }

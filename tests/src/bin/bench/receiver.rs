@@ -33,8 +33,16 @@ struct Shared {
 impl Receiver {
     pub(crate) async fn start(epoch: Instant) -> anyhow::Result<Receiver> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let shared = Arc::new(Shared { epoch, received: AtomicU64::new(0), arrived: Notify::new(), micros: Mutex::new(load::histogram()) });
-        let receiver = Receiver { address: listener.local_addr()?, shared: shared.clone() };
+        let shared = Arc::new(Shared {
+            epoch,
+            received: AtomicU64::new(0),
+            arrived: Notify::new(),
+            micros: Mutex::new(load::histogram()),
+        });
+        let receiver = Receiver {
+            address: listener.local_addr()?,
+            shared: shared.clone(),
+        };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let shared = shared.clone();
@@ -64,22 +72,36 @@ impl Receiver {
                 let _ = tokio::time::timeout(Duration::from_millis(5), arrived).await;
             }
         };
-        tokio::time::timeout(limit, wait).await.map_err(|_| anyhow::anyhow!("{} of {count} arrived within {limit:?}", self.received()))
+        tokio::time::timeout(limit, wait)
+            .await
+            .map_err(|_| anyhow::anyhow!("{} of {count} arrived within {limit:?}", self.received()))
     }
 
     /// The way's times since the last call, in microseconds.
     pub(crate) fn take_micros(&self) -> Histogram<u64> {
-        std::mem::replace(&mut *self.shared.micros.lock().expect("no holder panics"), load::histogram())
+        std::mem::replace(
+            &mut *self.shared.micros.lock().expect("no holder panics"),
+            load::histogram(),
+        )
     }
 }
 
-async fn answer((mut reader, mut writer): (http1::Reader, tokio::net::tcp::OwnedWriteHalf), shared: &Shared) -> anyhow::Result<()> {
+async fn answer(
+    (mut reader, mut writer): (http1::Reader, tokio::net::tcp::OwnedWriteHalf),
+    shared: &Shared,
+) -> anyhow::Result<()> {
     while let Some(message) = reader.next().await? {
         if let Some(due) = due(reader.body(&message)) {
             let micros = (shared.epoch.elapsed().as_micros() as u64).saturating_sub(due);
-            shared.micros.lock().expect("no holder panics").saturating_record(micros);
+            shared
+                .micros
+                .lock()
+                .expect("no holder panics")
+                .saturating_record(micros);
         }
-        writer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await?;
+        writer
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            .await?;
         if shared.received.fetch_add(1, Ordering::Relaxed) % 64 == 63 {
             shared.arrived.notify_waiters();
         }
@@ -89,5 +111,8 @@ async fn answer((mut reader, mut writer): (http1::Reader, tokio::net::tcp::Owned
 
 /// The due time in `{"due":0000000000123456,…`.
 fn due(body: &[u8]) -> Option<u64> {
-    std::str::from_utf8(body.strip_prefix(b"{\"due\":\"")?.get(..16)?).ok()?.parse().ok()
+    std::str::from_utf8(body.strip_prefix(b"{\"due\":\"")?.get(..16)?)
+        .ok()?
+        .parse()
+        .ok()
 }

@@ -40,27 +40,59 @@ impl std::fmt::Display for Goal {
 }
 
 impl Report {
-    pub(crate) fn add(&mut self, figure: impl Into<String>, value: f64, unit: &'static str, goal: Goal, note: impl Into<String>) {
-        let row = Row { figure: figure.into(), value, unit, goal: Some(goal), note: note.into() };
-        eprintln!("{}: {:.3} {} ({goal}) {}", row.figure, row.value, row.unit, row.note);
+    pub(crate) fn add(
+        &mut self,
+        figure: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+        goal: Goal,
+        note: impl Into<String>,
+    ) {
+        let row = Row {
+            figure: figure.into(),
+            value,
+            unit,
+            goal: Some(goal),
+            note: note.into(),
+        };
+        eprintln!(
+            "{}: {:.3} {} ({goal}) {}",
+            row.figure, row.value, row.unit, row.note
+        );
         self.rows.push(row);
     }
 
     pub(crate) fn note(&mut self, figure: impl Into<String>, value: f64, note: impl Into<String>) {
-        let row = Row { figure: figure.into(), value, unit: "", goal: None, note: note.into() };
+        let row = Row {
+            figure: figure.into(),
+            value,
+            unit: "",
+            goal: None,
+            note: note.into(),
+        };
         eprintln!("{}: {:.1} {}", row.figure, row.value, row.note);
         self.rows.push(row);
     }
 
     pub(crate) fn all_reached(&self) -> bool {
-        self.rows.iter().all(|row| row.goal.is_none_or(|goal| goal.reached(row.value)))
+        self.rows
+            .iter()
+            .all(|row| row.goal.is_none_or(|goal| goal.reached(row.value)))
     }
 
     pub(crate) fn print(&self) {
         println!("| figure | measured | must | | note |\n|---|---|---|---|---|");
         for row in &self.rows {
-            let (goal, mark) = row.goal.map_or((String::new(), ""), |goal| (goal.to_string(), if goal.reached(row.value) { "yes" } else { "NO" }));
-            println!("| {} | {:.2} {} | {goal} | {mark} | {} |", row.figure, row.value, row.unit, row.note);
+            let (goal, mark) = row.goal.map_or((String::new(), ""), |goal| {
+                (
+                    goal.to_string(),
+                    if goal.reached(row.value) { "yes" } else { "NO" },
+                )
+            });
+            println!(
+                "| {} | {:.2} {} | {goal} | {mark} | {} |",
+                row.figure, row.value, row.unit, row.note
+            );
         }
     }
 
@@ -70,7 +102,10 @@ impl Report {
             .iter()
             .map(|row| json!({"figure": row.figure, "value": row.value, "unit": row.unit, "goal": row.goal.map(|g| g.to_string()), "reached": row.goal.map(|g| g.reached(row.value)), "note": row.note}))
             .collect();
-        std::fs::write(path, serde_json::to_vec_pretty(&json!({ "figures": rows }))?)?;
+        std::fs::write(
+            path,
+            serde_json::to_vec_pretty(&json!({ "figures": rows }))?,
+        )?;
         Ok(())
     }
 }

@@ -12,22 +12,45 @@ pub(crate) struct Room {
 
 impl Room {
     pub(crate) async fn start() -> anyhow::Result<Room> {
-        let settings = [("shared_preload_libraries", "pg_stat_statements"), ("pg_stat_statements.track", "top"), ("max_wal_size", "4GB"), ("shared_buffers", "512MB")];
-        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let server = PrivateServer::start(private_server::Options { data_dir: None, fsync: true, settings }).await.context("a private Postgres with pg_stat_statements (postgresql-contrib)")?;
+        let settings = [
+            ("shared_preload_libraries", "pg_stat_statements"),
+            ("pg_stat_statements.track", "top"),
+            ("max_wal_size", "4GB"),
+            ("shared_buffers", "512MB"),
+        ];
+        let settings = settings
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec();
+        let server = PrivateServer::start(private_server::Options {
+            data_dir: None,
+            fsync: true,
+            settings,
+        })
+        .await
+        .context("a private Postgres with pg_stat_statements (postgresql-contrib)")?;
         let base = server.url("\u{1}");
-        Ok(Room { server: Mutex::new(Some(server)), url: Box::new(move |database| base.replace('\u{1}', database)) })
+        Ok(Room {
+            server: Mutex::new(Some(server)),
+            url: Box::new(move |database| base.replace('\u{1}', database)),
+        })
     }
 
     /// A new, migrated database.
     pub(crate) async fn database(&self, name: &str) -> anyhow::Result<Store> {
-        let admin = PgPoolOptions::new().max_connections(1).connect(&(self.url)("postgres")).await?;
-        sqlx::query(sqlx::AssertSqlSafe(format!("create database {name}"))).execute(&admin).await?;
+        let admin = PgPoolOptions::new()
+            .max_connections(1)
+            .connect(&(self.url)("postgres"))
+            .await?;
+        sqlx::query(sqlx::AssertSqlSafe(format!("create database {name}")))
+            .execute(&admin)
+            .await?;
         admin.close().await;
         let store = Store::connect(store::Options::new((self.url)(name))).await?;
         store::migrate(&store.pool, 64).await?;
         store::partitions::ensure(&store.pool, service::clock::now()).await?;
-        sqlx::query("create extension if not exists pg_stat_statements").execute(store.pool.raw()).await?;
+        sqlx::query("create extension if not exists pg_stat_statements")
+            .execute(store.pool.raw())
+            .await?;
         Ok(store)
     }
 
@@ -56,6 +79,8 @@ pub(crate) async fn statements(store: &Store) -> anyhow::Result<i64> {
 }
 
 pub(crate) async fn reset_statements(store: &Store) -> anyhow::Result<()> {
-    sqlx::query("select pg_stat_statements_reset()").execute(store.pool.raw()).await?;
+    sqlx::query("select pg_stat_statements_reset()")
+        .execute(store.pool.raw())
+        .await?;
     Ok(())
 }

@@ -15,7 +15,8 @@ const LIMIT: Duration = Duration::from_secs(180);
 
 /// 1 KiB of JSON that begins with a due time.
 pub(crate) fn body(due: u64) -> Vec<u8> {
-    let mut body = format!("{{\"due\":\"{due:016}\",\"type\":\"order.created\",\"pad\":\"").into_bytes();
+    let mut body =
+        format!("{{\"due\":\"{due:016}\",\"type\":\"order.created\",\"pad\":\"").into_bytes();
     body.resize(1022, b'x');
     body.extend_from_slice(b"\"}");
     body
@@ -23,8 +24,19 @@ pub(crate) fn body(due: u64) -> Vec<u8> {
 
 /// Durable ingest: one source with HMAC, one matching connection to a paused destination, 128 connections.
 pub(crate) async fn ingest(room: &Room, baseline: f64, report: &mut Report) -> anyhow::Result<()> {
-    let gateway = Gateway::start(room, "ingest", json!({"suspend": true, "http": {"url": "http://127.0.0.1:9/never"}})).await?;
-    report.add("gateway memory, idle", gateway.memory_mib()?, "MiB", Goal::AtMost(25.0), "");
+    let gateway = Gateway::start(
+        room,
+        "ingest",
+        json!({"suspend": true, "http": {"url": "http://127.0.0.1:9/never"}}),
+    )
+    .await?;
+    report.add(
+        "gateway memory, idle",
+        gateway.memory_mib()?,
+        "MiB",
+        Goal::AtMost(25.0),
+        "",
+    );
     let request = gateway.request(&body(0));
     load::closed(&request, 128, Duration::from_secs(1)).await?;
     let cpu = gateway.cpu_seconds()?;
@@ -38,13 +50,29 @@ pub(crate) async fn ingest(room: &Room, baseline: f64, report: &mut Report) -> a
         ms(&seen.micros, 99.0),
         (gateway.cpu_seconds()? - cpu) * 1e6 / seen.accepted as f64,
     );
-    report.add("durable ingest / baseline", seen.per_second() / baseline * 100.0, "%", Goal::AtLeast(40.0), note);
-    report.add("gateway memory, ingest load", memory, "MiB", Goal::AtMost(60.0), "");
+    report.add(
+        "durable ingest / baseline",
+        seen.per_second() / baseline * 100.0,
+        "%",
+        Goal::AtLeast(40.0),
+        note,
+    );
+    report.add(
+        "gateway memory, ingest load",
+        memory,
+        "MiB",
+        Goal::AtMost(60.0),
+        "",
+    );
     gateway.stop().await
 }
 
 /// Accepted and delivered, one destination, 64 in flight.
-pub(crate) async fn delivery(room: &Room, baseline: f64, report: &mut Report) -> anyhow::Result<()> {
+pub(crate) async fn delivery(
+    room: &Room,
+    baseline: f64,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let receiver = Receiver::start(Instant::now()).await?;
     let gateway = Gateway::start(room, "delivery", sink(&receiver)).await?;
     let request = gateway.request(&body(0));
@@ -63,8 +91,20 @@ pub(crate) async fn delivery(room: &Room, baseline: f64, report: &mut Report) ->
         (gateway.cpu_seconds()? - cpu) * 1e6 / seen.accepted as f64,
         gateway.memory_mib()?
     );
-    report.add("accepted and delivered / baseline", rate / baseline * 100.0, "%", Goal::AtLeast(15.0), note);
-    report.add("SQL statements an event, end to end", statements, "", Goal::AtMost(0.2), "pg_stat_statements");
+    report.add(
+        "accepted and delivered / baseline",
+        rate / baseline * 100.0,
+        "%",
+        Goal::AtLeast(15.0),
+        note,
+    );
+    report.add(
+        "SQL statements an event, end to end",
+        statements,
+        "",
+        Goal::AtMost(0.2),
+        "pg_stat_statements",
+    );
     gateway.stop().await
 }
 
@@ -79,7 +119,10 @@ pub(crate) async fn latency(room: &Room, rate: u32, report: &mut Report) -> anyh
         request.extend_from_slice(&body);
         request
     };
-    let template = OpenTemplate { address: gateway.address, make: Arc::new(make) };
+    let template = OpenTemplate {
+        address: gateway.address,
+        make: Arc::new(make),
+    };
     load::open(&template, rate, Duration::from_secs(2), epoch).await?;
     drained(&gateway, &receiver).await?;
     receiver.take_micros();
@@ -88,9 +131,25 @@ pub(crate) async fn latency(room: &Room, rate: u32, report: &mut Report) -> anyh
     receiver.until(before + seen.accepted, LIMIT).await?;
     let way = receiver.take_micros();
     anyhow::ensure!(seen.refused == 0, "{} requests were refused", seen.refused);
-    let note = format!("answered p50 {:.2}, p99 {:.2} ms", ms(&seen.micros, 50.0), ms(&seen.micros, 99.0));
-    report.add(format!("POST → receiver at {rate}/s, p50"), ms(&way, 50.0), "ms", Goal::AtMost(3.0), note);
-    report.add(format!("POST → receiver at {rate}/s, p99"), ms(&way, 99.0), "ms", Goal::AtMost(8.0), "");
+    let note = format!(
+        "answered p50 {:.2}, p99 {:.2} ms",
+        ms(&seen.micros, 50.0),
+        ms(&seen.micros, 99.0)
+    );
+    report.add(
+        format!("POST → receiver at {rate}/s, p50"),
+        ms(&way, 50.0),
+        "ms",
+        Goal::AtMost(3.0),
+        note,
+    );
+    report.add(
+        format!("POST → receiver at {rate}/s, p99"),
+        ms(&way, 99.0),
+        "ms",
+        Goal::AtMost(8.0),
+        "",
+    );
     gateway.stop().await
 }
 
@@ -113,7 +172,11 @@ pub(crate) async fn drain(room: &Room, report: &mut Report) -> anyhow::Result<()
         memory = memory.max(gateway.memory_mib()?);
         if rows > 10_000 {
             let deep = receiver.until(before + 100_000, LIMIT).await?;
-            report.note("drain rate, steady, of a million", 90_000.0 / (deep - first).as_secs_f64(), "deliveries/s");
+            report.note(
+                "drain rate, steady, of a million",
+                90_000.0 / (deep - first).as_secs_f64(),
+                "deliveries/s",
+            );
             memory = memory.max(gateway.memory_mib()?);
         } else {
             drained(&gateway, &receiver).await?;
@@ -121,9 +184,24 @@ pub(crate) async fn drain(room: &Room, report: &mut Report) -> anyhow::Result<()
         gateway.apply(&[Gateway::destination(paused(&receiver), 2 * turn as i64 + 3)])?;
         gateway.publish().await?;
     }
-    let note = format!("{:.0}/s of 10,000, {:.0}/s of 1,000,000", rates[0], rates[1]);
-    report.add("drain of 10,000 / drain of a million", rates[0] / rates[1], "x", Goal::AtMost(1.2), note);
-    report.add("gateway memory, a million pending", memory, "MiB", Goal::AtMost(60.0), "");
+    let note = format!(
+        "{:.0}/s of 10,000, {:.0}/s of 1,000,000",
+        rates[0], rates[1]
+    );
+    report.add(
+        "drain of 10,000 / drain of a million",
+        rates[0] / rates[1],
+        "x",
+        Goal::AtMost(1.2),
+        note,
+    );
+    report.add(
+        "gateway memory, a million pending",
+        memory,
+        "MiB",
+        Goal::AtMost(60.0),
+        "",
+    );
     gateway.stop().await
 }
 
@@ -133,7 +211,13 @@ pub(crate) async fn publish(room: &Room, report: &mut Report) -> anyhow::Result<
     let mut gateway = Gateway::start(room, "publish", sink(&receiver)).await?;
     gateway.apply_all(crate::compile::resources()?);
     let took = gateway.publish().await?;
-    report.add("publish 10,000 connections to a gateway", took.as_secs_f64(), "s", Goal::AtMost(1.0), format!("{:.0} MiB after", gateway.memory_mib()?));
+    report.add(
+        "publish 10,000 connections to a gateway",
+        took.as_secs_f64(),
+        "s",
+        Goal::AtMost(1.0),
+        format!("{:.0} MiB after", gateway.memory_mib()?),
+    );
     gateway.stop().await
 }
 
@@ -144,9 +228,16 @@ async fn fill(gateway: &Gateway, rows: i64) -> anyhow::Result<()> {
     while left > 0 {
         let batch = left.min(20_000) as usize;
         let events: Vec<uuid::Uuid> = (0..batch).map(|_| uuid::Uuid::now_v7()).collect();
-        let deliveries: Vec<uuid::Uuid> = events.iter().map(|id| routing::ids::delivery(*id)).collect();
+        let deliveries: Vec<uuid::Uuid> = events
+            .iter()
+            .map(|id| routing::ids::delivery(*id))
+            .collect();
         // Ids of one millisecond may agree but for the last 16 bits; a number there keeps deliveries apart.
-        let deliveries: Vec<uuid::Uuid> = deliveries.iter().enumerate().map(|(n, id)| uuid::Uuid::from_u128(id.as_u128() ^ ((n as u128) << 16))).collect();
+        let deliveries: Vec<uuid::Uuid> = deliveries
+            .iter()
+            .enumerate()
+            .map(|(n, id)| uuid::Uuid::from_u128(id.as_u128() ^ ((n as u128) << 16)))
+            .collect();
         sqlx::query(
             "with e as (insert into events (id, namespace, source_id, revision, received_at, method, path, query, headers, body, remote_addr)
                select id, 'default', '00000000-0000-0000-0000-000000000001', 1, now(), 'POST', '', '', 'content-type: application/json', $3, '127.0.0.1'::inet from unnest($1::uuid[]) as t(id))
@@ -170,7 +261,12 @@ async fn fill(gateway: &Gateway, rows: i64) -> anyhow::Result<()> {
 async fn drained(gateway: &Gateway, receiver: &Receiver) -> anyhow::Result<()> {
     let end = Instant::now() + LIMIT;
     while gateway.queued().await? > 0 {
-        anyhow::ensure!(Instant::now() < end, "{} still queued, {} received", gateway.queued().await?, receiver.received());
+        anyhow::ensure!(
+            Instant::now() < end,
+            "{} still queued, {} received",
+            gateway.queued().await?,
+            receiver.received()
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
