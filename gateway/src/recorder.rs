@@ -42,6 +42,9 @@ impl Default for Options {
     }
 }
 
+/// Deliveries of one commit: a source with thousands of connections must not make a statement that times out for all.
+const MAX_BATCH_DELIVERIES: usize = 8192;
+
 /// Patience once a batch has failed, until one succeeds: those who wait behind it should be told soon.
 const PATIENCE_WHEN_AWAY: Duration = Duration::from_secs(1);
 /// A call that hangs longer than this beyond our patience is given up; the store's own time-outs come later.
@@ -186,13 +189,14 @@ impl<B: Book> Writer<B> {
 
     /// How many of the entries go into one commit.
     fn fitting(&self, waiting: &[Entry]) -> usize {
-        let mut bytes = 0;
+        let (mut bytes, mut deliveries) = (0, 0);
         let fitting = waiting
             .iter()
             .take(self.options.max_batch_events)
             .take_while(|entry| {
                 bytes += entry.recorded.event.body.len() + entry.recorded.event.headers.len();
-                bytes <= self.options.max_batch_bytes
+                deliveries += entry.recorded.deliveries.len();
+                bytes <= self.options.max_batch_bytes && deliveries <= MAX_BATCH_DELIVERIES
             });
         fitting.count().max(1)
     }
