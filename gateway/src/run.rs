@@ -369,6 +369,7 @@ impl Parts {
             biased;
             () = token.cancelled() => Ok(()),
             () = self.recorder.broken() => bail!("the recorder ended; see the log for its panic"),
+            () = self.delivery.broken() => bail!("delivery ended; see the log for its panic"),
             () = server => bail!("the public port ended; see the log for its panic"),
         }
     }

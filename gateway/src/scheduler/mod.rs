@@ -318,6 +318,12 @@ impl Running {
         self.handle.clone()
     }
 
+    /// Returns when one of its tasks has ended, which none does before it retires unless it panicked.
+    pub async fn broken(&mut self) {
+        let tasks = self.ending.iter_mut().chain([&mut self.notifier]);
+        let _ = futures::future::select_all(tasks).await;
+    }
+
     /// Begins to hand over: idle shards are released at once, the others as their attempts end, no attempt begins. What
     /// is still recorded is told to other replicas. Stop the heartbeat first, or it calls this replica a deliverer again.
     pub fn retire(&self) {
@@ -328,7 +334,9 @@ impl Running {
     /// outcomes of the others are written if Postgres answers within five seconds more.
     pub async fn drain(&mut self, grace: Duration) {
         self.retire();
-        let tasks = std::mem::take(&mut self.ending);
+        // One that has ended may have been waited for already (`broken`).
+        let mut tasks = std::mem::take(&mut self.ending);
+        tasks.retain(|task| !task.is_finished());
         let aborts: Vec<_> = tasks.iter().map(JoinHandle::abort_handle).collect();
         let mut all = std::pin::pin!(futures::future::join_all(tasks));
         if tokio::time::timeout(grace, &mut all).await.is_ok() {
