@@ -145,7 +145,7 @@ impl Server {
         let Some((version, read)) = self.sniff(&mut stream).await else {
             return;
         };
-        let activity = Arc::new(Activity::default());
+        let activity = Arc::new(Activity::new(matches!(version, Version::Http2)));
         let ingest = self.ingest.clone();
         let refuse = move |refusal: &Refusal| ingest.refuse_connection(refusal);
         let limits = self.ingest.limits();

@@ -34,6 +34,8 @@ const LINGER_BYTES: usize = 64 << 20;
 /// mostly), so `Relaxed` is enough.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
+    /// HTTP/2: bytes between requests are acknowledgements and pings, not a head that could be late.
+    multiplexed: bool,
     requests: AtomicU32,
     /// Bytes came that belong to no request yet.
     reading_head: AtomicBool,
@@ -45,6 +47,13 @@ pub(super) struct Activity {
 }
 
 impl Activity {
+    pub(super) fn new(multiplexed: bool) -> Activity {
+        Activity {
+            multiplexed,
+            ..Activity::default()
+        }
+    }
+
     /// A request's head is complete.
     pub(super) fn begin(self: &Arc<Activity>) -> InRequest {
         self.reading_head.store(false, Ordering::Relaxed);
@@ -59,7 +68,8 @@ impl Activity {
     }
 
     fn arrived(&self) {
-        if self.requests.load(Ordering::Relaxed) == 0
+        if !self.multiplexed
+            && self.requests.load(Ordering::Relaxed) == 0
             && !self.reading_head.swap(true, Ordering::Relaxed)
         {
             self.changes.fetch_add(1, Ordering::Relaxed);
