@@ -117,7 +117,11 @@ impl Duty for Partitions {
 
     async fn perform(&mut self) -> anyhow::Result<()> {
         let now = clock::now();
-        let keep_from = keep_from(now, self.retention);
+        // The earlier of the two clocks: one that has jumped ahead would drop everybody's history.
+        let database = partitions::database_clock(&self.pool)
+            .await
+            .context("asking the database for the time")?;
+        let keep_from = keep_from(now.min(database), self.retention);
         let made = partitions::ensure(&self.pool, now)
             .await
             .context("making partitions ahead")?;

@@ -34,6 +34,14 @@ pub(crate) async fn ensure_now(pool: &Pool) -> Result<u32> {
     Ok(made)
 }
 
+/// The database's clock. What is older than the retention must not be decided by a replica whose clock has jumped ahead.
+pub async fn database_clock(pool: &Pool) -> Result<Timestamp> {
+    let mut session = pool.session().await?;
+    let now = database_now(pool, session.connection()).await?;
+    session.done().await?;
+    Ok(now)
+}
+
 pub(crate) async fn database_now(pool: &Pool, connection: &mut PgConnection) -> Result<Timestamp> {
     let row = pool
         .query("SELECT clock_timestamp() AS now")
