@@ -167,7 +167,7 @@ pub(super) struct Actor {
     flights: HashMap<u64, Flight>,
     next_flight: u64,
     unwritten: HashMap<(u16, i64, Uuid), Unwritten>,
-    /// Of everything in memory, in flight included.
+    /// Of everything in memory: in windows, in flight, and waiting for its outcome's commit.
     bytes: usize,
     /// Destinations that hold any that is not in flight.
     holders: usize,
@@ -480,6 +480,8 @@ impl Actor {
             if let Some(destination) = self.destinations.get_mut(id) {
                 destination.note_missing(BEGINNING);
                 destination.unseen = true;
+                // Much shorter than a scan's period, unless the wall clock was set back.
+                destination.pause_until = None;
             }
             self.want(*id);
         }
@@ -514,11 +516,16 @@ impl Actor {
     }
 
     fn tick(&mut self, now: Timestamp) {
+        // A scan that lies further ahead was planned before the wall clock was set back.
+        let latest = now + self.options.reread * 2;
         let due: Vec<u16> = (0..self.options.shards)
             .filter(|shard| {
                 self.shards[usize::from(*shard)]
                     .as_ref()
-                    .is_some_and(|held| !held.leaving && !held.scanning && held.scan_at <= now)
+                    .is_some_and(|held| {
+                        let due = held.scan_at <= now || held.scan_at > latest;
+                        due && !held.leaving && !held.scanning
+                    })
             })
             .collect();
         for shard in due {
@@ -913,7 +920,8 @@ impl Actor {
                     event,
                 });
                 let loaded = destination.load(entries.collect(), limit, times, room, at_least_one);
-                if loaded.no_room && destination.ready() == 0 {
+                // Also when what it has can't be sent yet: the same page would be read again and again.
+                if loaded.no_room && (destination.ready() == 0 || loaded.admitted == 0) {
                     destination.pause_until = Some(now + PAUSE);
                 }
                 Some(loaded)
@@ -1059,7 +1067,6 @@ impl Actor {
         };
         let (id, shard, epoch) = (flight.destination, flight.shard, flight.epoch);
         let entry = flight.entry.clone();
-        self.bytes -= entry.bytes();
         let ours = match self.shard(shard, epoch) {
             Some(held) => {
                 held.in_flight -= 1;
@@ -1071,6 +1078,7 @@ impl Actor {
             Some(answer) => answer,
             None if self.aborting => {
                 self.metrics.given_back.inc();
+                self.bytes -= entry.bytes();
                 self.change(id, |destination| {
                     destination.in_flight -= usize::from(ours);
                     destination.settle(entry.delivery_id);
@@ -1084,6 +1092,7 @@ impl Actor {
         if !ours {
             // The new owner makes it again. If that's us, it has waited for this one to end.
             self.metrics.outcomes_discarded.inc();
+            self.bytes -= entry.bytes();
             self.change(id, |destination| {
                 destination.settle(entry.delivery_id);
                 destination.note_missing(BEGINNING);
@@ -1183,6 +1192,9 @@ impl Actor {
         for Written { job, fate } in batch {
             let (shard, delivery) = (job.outcome.shard, job.outcome.delivery_id);
             let unwritten = self.unwritten.remove(&(shard, job.epoch, delivery));
+            if let Some(Unwritten { entry, .. }) = &unwritten {
+                self.bytes -= entry.bytes();
+            }
             let ours = match self.shard(shard, job.epoch) {
                 Some(held) => {
                     held.unwritten -= 1;
