@@ -40,7 +40,7 @@ pub fn format(prefix: Prefix, id: Uuid) -> String {
     text
 }
 
-/// The inverse of [`format`]; `None` for another prefix, another length or anything but lower-case hex.
+/// The inverse of [`format()`]; `None` for another prefix, another length or anything but lower-case hex.
 pub fn parse(prefix: Prefix, text: &str) -> Option<Uuid> {
     let hex = text.strip_prefix(prefix.as_str())?;
     let plain = hex.len() == 32 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));

@@ -2,7 +2,8 @@
 //! four connections, one statement a batch, for as long as a scenario runs.
 
 use crate::room::Room;
-use std::time::{Duration, Instant};
+use service::clock;
+use std::time::Duration;
 
 const BATCH: usize = 50;
 const CONNECTIONS: u32 = 4;
@@ -16,14 +17,14 @@ pub(crate) async fn run(room: &Room) -> anyhow::Result<f64> {
         .max_connections(CONNECTIONS)
         .connect(&room.url("baseline"))
         .await?;
-    let (start, end) = (Instant::now(), Instant::now() + LENGTH);
+    let (start, end) = (clock::instant(), clock::instant() + LENGTH);
     let mut writers = tokio::task::JoinSet::new();
     for _ in 0..CONNECTIONS {
         let pool = pool.clone();
         writers.spawn(async move {
             let mut rows = 0_u64;
             let destination = uuid::Uuid::now_v7();
-            while Instant::now() < end {
+            while clock::instant() < end {
                 insert(&pool, destination).await?;
                 rows += BATCH as u64;
             }

@@ -3,7 +3,8 @@
 use crate::report::{Goal, Report};
 use routing::compile::Compiler;
 use serde_json::json;
-use std::{collections::BTreeMap, time::Instant};
+use service::clock;
+use std::collections::BTreeMap;
 
 const CONNECTIONS: usize = 10_000;
 const ENDS: usize = 100;
@@ -16,7 +17,7 @@ pub(crate) fn run(report: &mut Report) -> anyhow::Result<()> {
         compiler = Compiler::new([]);
         compiler.set_namespace("default".into(), Some(BTreeMap::new()));
         let copy = resources.clone();
-        let start = Instant::now();
+        let start = clock::instant();
         for resource in copy {
             compiler.apply(resource);
         }
@@ -32,7 +33,7 @@ pub(crate) fn run(report: &mut Report) -> anyhow::Result<()> {
     let mut one = Vec::new();
     for turn in 0..20 {
         let changed = crds::parse(connection(turn, 1_000_000 + turn as i64, 2))?;
-        let start = Instant::now();
+        let start = clock::instant();
         compiler.apply(changed);
         let delta = compiler.compile();
         one.push(start.elapsed());
