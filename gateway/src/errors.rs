@@ -102,7 +102,7 @@ impl Refusal {
         }
     }
 
-    /// The metric's `reason`; all of them are in [`Refusal::REASONS`].
+    /// The metric's `reason`.
     pub fn reason(&self) -> &'static str {
         match self {
             Refusal::SourceNotFound => "source_not_found",
