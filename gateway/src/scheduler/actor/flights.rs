@@ -1,0 +1,375 @@
+//! Attempts: beginning them as far as the bounds and the leases allow, and what becomes of each when it has ended.
+//!
+//! An attempt's way: `launch` takes the next delivery of the next destination in the ring, `start` makes it a task,
+//! `ended` decides what follows, `finish` hands that to the writer, `written` lets the delivery go or wait for its retry.
+//! From `start` to `written` the delivery counts as under way, and a reload does not start it again.
+
+use super::{Actor, Message};
+use crate::{
+    deliver::{self, Answer, Attempt},
+    outcomes::{Fate, Job, Written},
+    scheduler::{
+        Report,
+        destination::{BEGINNING, Destination, Entry, Row},
+    },
+};
+use jiff::Timestamp;
+use routing::retry::{self, Step};
+use service::clock;
+use std::{sync::Arc, time::Duration};
+use store::{
+    outcomes::{self, Finished},
+    time::stored,
+};
+use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle, time::Instant};
+use uuid::Uuid;
+
+/// Outcomes that may wait for their commit before no attempt begins: two batches, so that a slow commit doesn't stop
+/// deliveries and a lost Postgres does.
+const UNWRITTEN: usize = 1024;
+
+/// An attempt under way.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) destination: Uuid,
+    shard: u16,
+    epoch: i64,
+    pub(super) entry: Entry,
+    row: Arc<Row>,
+    started_at: Timestamp,
+    pub(super) task: AbortHandle,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        // No effect on one that has ended.
+        self.task.abort();
+    }
+}
+
+/// What must be known when the outcome of a delivery is written.
+#[derive(Debug)]
+pub(super) struct Unwritten {
+    entry: Entry,
+    retry_at: Option<Timestamp>,
+}
+
+impl Actor {
+    pub(super) fn launch(&mut self, now: Timestamp) {
+        if self.retiring {
+            return;
+        }
+        let trusted = Instant::now();
+        let mut passed_over = 0;
+        while passed_over < self.ring.len()
+            && self.flights.len() < self.options.concurrency
+            && self.unwritten.len() < UNWRITTEN
+        {
+            let Some(id) = self.ring.pop_front() else {
+                return;
+            };
+            let free = self.options.concurrency - self.flights.len();
+            let Some(destination) = self.destinations.get_mut(&id) else {
+                continue;
+            };
+            destination.queued = false;
+            let Some(Some(held)) = self.shards.get_mut(usize::from(destination.shard)) else {
+                continue;
+            };
+            if held.leaving
+                || !destination.is_active()
+                || destination.in_flight >= destination.concurrency()
+            {
+                continue;
+            }
+            if held.trusted_until <= trusted {
+                held.stalled = true;
+                continue;
+            }
+            if destination.in_flight >= free {
+                // It has as many as are left for all: it waits, and stays in the ring.
+                destination.queued = true;
+                self.ring.push_back(id);
+                passed_over += 1;
+                continue;
+            }
+            passed_over = 0;
+            held.in_flight += 1;
+            let (shard, epoch) = (destination.shard, held.epoch);
+            let row = destination
+                .row
+                .clone()
+                .expect("active destinations have one");
+            if let Some(Some(entry)) = self.change(id, Destination::take) {
+                self.bytes += entry.bytes();
+                self.start(id, shard, epoch, entry, row, now);
+            } else if let Some(held) = self.shard(shard, epoch) {
+                held.in_flight -= 1;
+            }
+        }
+    }
+
+    fn start(
+        &mut self,
+        destination: Uuid,
+        shard: u16,
+        epoch: i64,
+        entry: Entry,
+        row: Arc<Row>,
+        now: Timestamp,
+    ) {
+        let id = self.next_flight;
+        self.next_flight += 1;
+        let mut ending = Ending {
+            flight: id,
+            messages: self.messages.clone(),
+            answer: None,
+            took: Duration::ZERO,
+        };
+        let (client, event, number, target) = (
+            self.client.clone(),
+            entry.event.clone(),
+            entry.attempts + 1,
+            row.clone(),
+        );
+        let task = tokio::spawn(async move {
+            let started = clock::instant();
+            let answer = target
+                .target
+                .send(
+                    &client,
+                    Attempt {
+                        event: &event,
+                        number,
+                        now,
+                    },
+                )
+                .await;
+            ending.with(answer, started.elapsed());
+        });
+        self.flights.insert(
+            id,
+            Flight {
+                destination,
+                shard,
+                epoch,
+                entry,
+                row,
+                started_at: now,
+                task: task.abort_handle(),
+            },
+        );
+    }
+
+    pub(super) fn ended(
+        &mut self,
+        flight: u64,
+        answer: Option<Answer>,
+        took: Duration,
+        now: Timestamp,
+    ) {
+        let Some(flight) = self.flights.remove(&flight) else {
+            return;
+        };
+        let (id, shard, epoch) = (flight.destination, flight.shard, flight.epoch);
+        let entry = flight.entry.clone();
+        let ours = match self.shard(shard, epoch) {
+            Some(held) => {
+                held.in_flight -= 1;
+                true
+            }
+            None => false,
+        };
+        let answer = match answer {
+            Some(answer) => answer,
+            None if self.aborting => {
+                self.metrics.given_back.inc();
+                self.bytes -= entry.bytes();
+                self.change(id, |destination| {
+                    destination.in_flight -= usize::from(ours);
+                    destination.settle(entry.delivery_id);
+                });
+                self.release_if_over(shard);
+                return;
+            }
+            None => Answer::internal("the attempt broke off inside the gateway; see its log"),
+        };
+        self.metrics.attempt(&answer.outcome, took);
+        if !ours {
+            // The new owner makes it again. If that's us, it has waited for this one to end.
+            self.metrics.outcomes_discarded.inc();
+            self.bytes -= entry.bytes();
+            self.change(id, |destination| {
+                destination.settle(entry.delivery_id);
+                destination.note_missing(BEGINNING);
+            });
+            return;
+        }
+        let number = entry.attempts + 1;
+        let spec = &flight.row.row.spec;
+        let own = self
+            .current
+            .connection(entry.connection_id)
+            .and_then(|connection| connection.retry.as_ref())
+            .unwrap_or(&spec.retry);
+        let step = retry::next_step(own, number, &answer.outcome, entry.recorded_at, now);
+        if number == 1
+            && let Ok(since) = Duration::try_from(now.duration_since(entry.recorded_at))
+        {
+            self.metrics
+                .first_attempt_seconds
+                .observe(since.as_secs_f64());
+        }
+        if let Some(observer) = &self.options.observer {
+            let report = Report {
+                event_id: entry.event.id,
+                delivery_id: entry.delivery_id,
+                destination: flight.row.row.clone(),
+                attempt: number,
+                outcome: answer.outcome.clone(),
+                error: answer.error.clone(),
+                took,
+                step: step.clone(),
+            };
+            // A watcher that is behind misses some.
+            let _ = observer.try_send(report);
+        }
+        let finished = match step {
+            Step::Done => Finished::Delivered,
+            Step::DeadLetter(reason) => Finished::DeadLetter(reason),
+            Step::RetryAt(at) => Finished::RetryAt(stored(at)),
+        };
+        let attempt = outcomes::Attempt {
+            number: u16::try_from(number).unwrap_or(u16::MAX),
+            started_at: flight.started_at,
+            outcome: answer.outcome.as_str(),
+            status: deliver::status(&answer.outcome),
+            // Postgres' text has no NUL.
+            error: answer.error.map(|error| error.replace('\0', "")),
+            timings: answer.timings,
+            response_headers: answer.headers,
+            response_body: answer.body,
+            replica: self.options.replica.clone(),
+        };
+        self.finish(id, shard, epoch, entry, attempt, finished);
+        self.change(id, |destination| destination.in_flight -= 1);
+    }
+
+    /// Hands an outcome to the writer.
+    fn finish(
+        &mut self,
+        id: Uuid,
+        shard: u16,
+        epoch: i64,
+        entry: Entry,
+        attempt: outcomes::Attempt,
+        step: Finished,
+    ) {
+        let outcome = outcomes::Outcome {
+            shard,
+            destination_id: id,
+            due_at: entry.due_at,
+            delivery_id: entry.delivery_id,
+            event_id: entry.event.id,
+            connection_id: entry.connection_id,
+            namespace: entry.event.namespace.clone(),
+            recorded_at: entry.recorded_at,
+            attempt,
+            step,
+        };
+        if let Some(held) = self.shard(shard, epoch) {
+            held.unwritten += 1;
+        }
+        let retry_at = if let Finished::RetryAt(at) = step {
+            Some(at)
+        } else {
+            None
+        };
+        self.unwritten.insert(
+            (shard, epoch, entry.delivery_id),
+            Unwritten { entry, retry_at },
+        );
+        // The writer outlives the actor.
+        let _ = self.jobs.send(Job { outcome, epoch });
+    }
+
+    pub(super) fn written(&mut self, batch: Vec<Written>, now: Timestamp) {
+        let soon = now + self.options.horizon;
+        for Written { job, fate } in batch {
+            let (shard, delivery) = (job.outcome.shard, job.outcome.delivery_id);
+            let unwritten = self.unwritten.remove(&(shard, job.epoch, delivery));
+            if let Some(Unwritten { entry, .. }) = &unwritten {
+                self.bytes -= entry.bytes();
+            }
+            let ours = match self.shard(shard, job.epoch) {
+                Some(held) => {
+                    held.unwritten -= 1;
+                    true
+                }
+                None => false,
+            };
+            match fate {
+                Fate::Written => match job.outcome.step {
+                    Finished::Delivered => self.metrics.delivered.inc(),
+                    Finished::DeadLetter(_) => self.metrics.dead_letters.inc(),
+                    Finished::RetryAt(_) => self.metrics.retries.inc(),
+                },
+                Fate::Fenced | Fate::Refused => self.metrics.outcomes_discarded.inc(),
+            }
+            if !ours {
+                continue;
+            }
+            let room = self.room();
+            self.change(job.outcome.destination_id, |destination| {
+                destination.settle(delivery);
+                match (fate, unwritten) {
+                    (
+                        Fate::Written,
+                        Some(Unwritten {
+                            mut entry,
+                            retry_at: Some(at),
+                        }),
+                    ) => {
+                        entry.due_at = at;
+                        entry.attempts += 1;
+                        destination.retry(entry, soon, room);
+                    }
+                    // Not at once: it would be refused again.
+                    (Fate::Refused, Some(_)) => destination.leave_for_later(soon),
+                    _ => {}
+                }
+            });
+            if fate == Fate::Fenced {
+                // The database says that it is another's before the next renewal does.
+                self.drop_shard(shard);
+            } else {
+                self.release_if_over(shard);
+            }
+        }
+    }
+}
+
+/// Sends what an attempt's task knows when it ends, however it ends.
+struct Ending {
+    flight: u64,
+    messages: UnboundedSender<Message>,
+    answer: Option<Answer>,
+    took: Duration,
+}
+
+impl Ending {
+    fn with(&mut self, answer: Answer, took: Duration) {
+        self.answer = Some(answer);
+        self.took = took;
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.messages.send(Message::Ended {
+            flight: self.flight,
+            answer: self.answer.take(),
+            took: self.took,
+        });
+    }
+}

@@ -1,0 +1,241 @@
+//! The shards that are ours: gaining, leaving and losing them, and looking at what their queues hold.
+//!
+//! A shard is scanned when it is gained, on a timer in case a hint was lost, and when somebody asks. A scan reads which
+//! destinations have anything at all; the deliveries themselves are `pages`' business.
+
+use super::{Actor, Message};
+use crate::{
+    leases::Released,
+    scheduler::destination::{BEGINNING, Destination},
+};
+use jiff::Timestamp;
+use std::{collections::HashSet, sync::atomic::Ordering};
+use store::queue;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// A shard that is ours.
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) epoch: i64,
+    pub(super) trusted_until: Instant,
+    pub(super) destinations: HashSet<Uuid>,
+    pub(super) in_flight: usize,
+    pub(super) unwritten: usize,
+    /// No attempt begins; it is given back when nothing is under way.
+    pub(super) leaving: bool,
+    /// Attempts were held back because the trust ran out.
+    pub(super) stalled: bool,
+    /// All destinations with anything in the queue have been seen once.
+    pub(super) scanned: bool,
+    pub(super) scanning: bool,
+    pub(super) scan_at: Timestamp,
+}
+
+impl Actor {
+    pub(super) fn gained(
+        &mut self,
+        shard: u16,
+        epoch: i64,
+        trusted_until: Instant,
+        now: Timestamp,
+    ) {
+        self.drop_shard(shard);
+        let Some(place) = self.shards.get_mut(usize::from(shard)) else {
+            return;
+        };
+        *place = Some(Shard {
+            epoch,
+            trusted_until,
+            destinations: HashSet::new(),
+            in_flight: 0,
+            unwritten: 0,
+            leaving: false,
+            stalled: false,
+            scanned: false,
+            scanning: false,
+            scan_at: now,
+        });
+        self.count_shards();
+        if self.retiring {
+            // Taken while we were being told to go.
+            self.leave(shard);
+        } else {
+            self.scan(shard);
+        }
+    }
+
+    pub(super) fn trusted(&mut self, shard: u16, until: Instant) {
+        let Some(Some(held)) = self.shards.get_mut(usize::from(shard)) else {
+            return;
+        };
+        held.trusted_until = until;
+        if std::mem::take(&mut held.stalled) {
+            let stalled: Vec<Uuid> = held.destinations.iter().copied().collect();
+            for id in stalled {
+                self.enqueue(id);
+            }
+        }
+    }
+
+    /// Forgets a shard. Attempts in flight go on; their outcomes are not written.
+    pub(super) fn drop_shard(&mut self, shard: u16) {
+        let Some(held) = self
+            .shards
+            .get_mut(usize::from(shard))
+            .and_then(Option::take)
+        else {
+            return;
+        };
+        for id in held.destinations {
+            self.drop_destination(id);
+        }
+        self.count_shards();
+    }
+
+    /// Lets a shard go once nothing of it is under way; until then no attempt begins.
+    pub(super) fn leave(&mut self, shard: u16) {
+        let Some(Some(held)) = self.shards.get_mut(usize::from(shard)) else {
+            return;
+        };
+        held.leaving = true;
+        self.release_if_over(shard);
+    }
+
+    pub(super) fn release_if_over(&mut self, shard: u16) {
+        let Some(Some(held)) = self.shards.get(usize::from(shard)) else {
+            return;
+        };
+        if held.leaving && held.in_flight == 0 && held.unwritten == 0 {
+            self.drop_shard(shard);
+            // Without the leases' task nobody renews either.
+            let _ = self.released.send(Released::Shard(shard));
+        }
+    }
+
+    pub(super) fn retire(&mut self) {
+        if self.retiring {
+            return;
+        }
+        self.retiring = true;
+        let _ = self.released.send(Released::Retiring);
+        for shard in 0..self.options.shards {
+            self.leave(shard);
+        }
+    }
+
+    fn count_shards(&self) {
+        let held = self.shards.iter().filter(|held| held.is_some()).count();
+        self.handle
+            .held
+            .store(u32::try_from(held).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn shard(&mut self, shard: u16, epoch: i64) -> Option<&mut Shard> {
+        self.shards
+            .get_mut(usize::from(shard))?
+            .as_mut()
+            .filter(|held| held.epoch == epoch)
+    }
+
+    /// Asks which destinations of a shard have anything in the queue.
+    fn scan(&mut self, shard: u16) {
+        let Some(Some(held)) = self.shards.get_mut(usize::from(shard)) else {
+            return;
+        };
+        if std::mem::replace(&mut held.scanning, true) {
+            return;
+        }
+        let (pool, messages, epoch) = (self.pool.clone(), self.messages.clone(), held.epoch);
+        tokio::spawn(async move {
+            let found = queue::destinations(&pool, shard).await;
+            let _ = messages.send(Message::Scanned {
+                shard,
+                epoch,
+                found,
+            });
+        });
+    }
+
+    pub(super) fn scanned(
+        &mut self,
+        shard: u16,
+        epoch: i64,
+        found: store::Result<Vec<Uuid>>,
+        now: Timestamp,
+    ) {
+        // Jittered, so that the shards' scans spread over the period.
+        let next = now + self.options.reread.mul_f64(rand::random_range(0.75..1.25));
+        let Some(held) = self.shard(shard, epoch) else {
+            return;
+        };
+        held.scanning = false;
+        held.scan_at = next;
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::debug!(%error, shard, "the queue was not looked at; will try again");
+                held.scan_at = now;
+                return;
+            }
+        };
+        let first = !std::mem::replace(&mut held.scanned, true);
+        for id in &found {
+            self.ensure(*id, shard, false, now);
+            if let Some(destination) = self.destinations.get_mut(id) {
+                destination.note_missing(BEGINNING);
+                destination.unseen = true;
+                // Much shorter than a scan's period, unless the wall clock was set back.
+                destination.pause_until = None;
+            }
+            self.want(*id);
+        }
+        if first {
+            return;
+        }
+        let found: HashSet<Uuid> = found.into_iter().collect();
+        let Some(held) = self.shard(shard, epoch) else {
+            return;
+        };
+        let others: Vec<Uuid> = held
+            .destinations
+            .iter()
+            .copied()
+            .filter(|id| !found.contains(id))
+            .collect();
+        for id in others {
+            if self.destinations.get(&id).is_some_and(Destination::is_idle) {
+                self.drop_destination(id);
+                if let Some(held) = self.shard(shard, epoch) {
+                    held.destinations.remove(&id);
+                }
+            }
+        }
+    }
+
+    pub(super) fn rescan(&mut self, now: Timestamp) {
+        for shard in self.shards.iter_mut().flatten() {
+            shard.scan_at = now;
+        }
+        self.tick(now);
+    }
+
+    pub(super) fn tick(&mut self, now: Timestamp) {
+        // A scan that lies further ahead was planned before the wall clock was set back.
+        let latest = now + self.options.reread * 2;
+        let due: Vec<u16> = (0..self.options.shards)
+            .filter(|shard| {
+                self.shards[usize::from(*shard)]
+                    .as_ref()
+                    .is_some_and(|held| {
+                        let due = held.scan_at <= now || held.scan_at > latest;
+                        due && !held.leaving && !held.scanning
+                    })
+            })
+            .collect();
+        for shard in due {
+            self.scan(shard);
+        }
+        self.bury(now);
+    }
+}
