@@ -37,6 +37,10 @@ const BATCH: usize = 1024;
 /// An object that names a Secret which can't be fetched holds the others up no longer than this.
 const SECRET_PATIENCE: Duration = Duration::from_secs(5);
 
+/// The same for the first compile of a process: rather late than without a Secret that is there, but one Secret that the API
+/// server can't give must not keep everything else from ever being published.
+const FIRST_SECRET_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Between attempts when the database refuses or is away.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -244,14 +248,15 @@ impl Publisher {
             self.secrets_missing_since = None;
             return None;
         }
-        if !self.compiled_once {
-            // Nothing is published yet: rather late than without a Secret that is there.
-            return Some(None);
-        }
+        let patience = if self.compiled_once {
+            SECRET_PATIENCE
+        } else {
+            FIRST_SECRET_PATIENCE
+        };
         let since = *self
             .secrets_missing_since
             .get_or_insert_with(clock::instant);
-        let until = since + SECRET_PATIENCE;
+        let until = since + patience;
         (clock::instant() < until).then_some(Some(until))
     }
 

@@ -233,7 +233,27 @@ impl Fetcher {
     }
 }
 
+/// Whether a Secret can have this name. One that can't is never asked for: in a URL it would be an error that another try
+/// doesn't mend, or (`../…`) the address of something else.
+fn can_be_a_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = name.as_bytes();
+    bytes.len() <= 253
+        && bytes.first().is_some_and(|&byte| plain(byte))
+        && bytes.last().is_some_and(|&byte| plain(byte))
+        && bytes
+            .iter()
+            .all(|&byte| plain(byte) || matches!(byte, b'-' | b'.'))
+}
+
 async fn read(client: Client, name: SecretName, version: Option<String>) -> Read {
+    if !can_be_a_name(&name.1) {
+        return Read {
+            name,
+            version,
+            found: Ok(None),
+        };
+    }
     let api: Api<v1::Secret> = Api::namespaced(client, &name.0);
     let found = match tokio::time::timeout(TIMEOUT, api.get(&name.1)).await {
         Ok(Ok(secret)) => Ok(Some(Found {
@@ -263,5 +283,32 @@ async fn read(client: Client, name: SecretName, version: Option<String>) -> Read
         name,
         version,
         found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_no_secret_can_have_is_never_part_of_a_url() {
+        for name in ["github-webhook", "a", "sh.helm.release.v1.x.v1"] {
+            assert!(can_be_a_name(name), "{name}");
+        }
+        for name in [
+            "",
+            ".",
+            "..",
+            "../../kube-system/secrets/token",
+            "a/b",
+            "a b",
+            "a?x=1",
+            "a#b",
+            "%2e%2e",
+            "Upper",
+            "ü",
+        ] {
+            assert!(!can_be_a_name(name), "{name}");
+        }
     }
 }
