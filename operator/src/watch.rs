@@ -101,7 +101,10 @@ pub async fn run(
         let mut synced = false;
         let (changes, wait) = match event {
             Ok(event) => {
-                failures = 0;
+                // A list that is begun may fail like the last.
+                if !matches!(event, Event::Init) {
+                    failures = 0;
+                }
                 synced = matches!(event, Event::InitDone);
                 (known.take(event), None)
             }

@@ -20,6 +20,10 @@ use std::{collections::HashMap, pin::pin};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+/// So many refusals in a row are believed. An API server that has just started refuses everybody until it has read its
+/// roles, and to go on without the labels of namespaces withdraws what they permit.
+const BELIEVED: u32 = 6;
+
 /// What a watch of Secrets tells.
 #[derive(Debug)]
 pub enum Seen {
@@ -150,7 +154,10 @@ async fn follow<K, T: Send>(
         };
         let (news, wait) = match event {
             Ok(event) => {
-                failures = 0;
+                // A list that is begun may fail like the last.
+                if !matches!(event, Event::Init) {
+                    failures = 0;
+                }
                 (take(event, &mut known, &mut list), None)
             }
             Err(error) => {
@@ -168,7 +175,7 @@ async fn follow<K, T: Send>(
                 }
                 failures += 1;
                 (
-                    if is_forbidden(&error) {
+                    if is_forbidden(&error) && failures >= BELIEVED {
                         vec![Told::Forbidden]
                     } else {
                         Vec::new()
