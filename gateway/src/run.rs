@@ -93,6 +93,7 @@ impl Options {
         keys.read()
             .with_context(|| format!("--keyring {}", args.common.keyring.display()))?;
         let mut database = store::Options::new(args.common.database_url.clone());
+        database.listen_url = args.common.listen_url.clone();
         database.max_connections = args.database_connections;
         database.application_name = "hookstream-gateway".to_owned();
         let public = match args.roles.contains(&Role::Ingest) {

@@ -35,10 +35,6 @@ pub struct Args {
     #[arg(long, env = "HOOKSTREAM_SHARDS", default_value_t = 64, hide_default_value = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub shards: u16,
 
-    /// Direct Postgres URL for LISTEN, needed when `--database-url` goes through a transaction pooler [default: the same URL]
-    #[arg(long, env = "HOOKSTREAM_LISTEN_URL", hide_env_values = true)]
-    pub listen_url: Option<String>,
-
     /// Name of this operator's pod, for its Events and as the lease's holder [default: the host's name]
     #[arg(long, env = "HOOKSTREAM_POD_NAME")]
     pub pod_name: Option<String>,

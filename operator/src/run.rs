@@ -87,7 +87,7 @@ pub async fn run(args: Args, client: Client, token: CancellationToken) -> anyhow
     ));
 
     let options = Options {
-        listen_url: args.listen_url.clone(),
+        listen_url: args.common.listen_url.clone(),
         max_connections: CONNECTIONS,
         application_name: "hookstream-operator".to_owned(),
         ..Options::new(&args.common.database_url)

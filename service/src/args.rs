@@ -39,6 +39,10 @@ pub struct Common {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
 
+    /// Direct Postgres URL for LISTEN, needed when `--database-url` goes through a transaction pooler [default: the same URL]
+    #[arg(long, env = "HOOKSTREAM_LISTEN_URL", hide_env_values = true)]
+    pub listen_url: Option<String>,
+
     /// File with the key ring that seals secrets in the routing table: lines of `id:base64`, the first one seals [no default]
     #[arg(long, env = "HOOKSTREAM_KEYRING", hide_env_values = true)]
     pub keyring: PathBuf,
@@ -79,7 +83,7 @@ pub struct Network {
 
 impl std::fmt::Debug for Common {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The database's URL holds its password.
+        // The database's URLs hold its password.
         f.debug_struct("Common")
             .field("keyring", &self.keyring)
             .field("public_url", &self.public_url)
