@@ -70,7 +70,6 @@ operator_rights() {
     may operator yes patch "$kind.hookstream.io" --subresource=status -A
     may operator no patch "$kind.hookstream.io" -A
     may operator no delete "$kind.hookstream.io" -A
-    may operator yes watch "customresourcedefinitions/$kind.hookstream.io"
   done
   may operator yes get secrets -n payments
   may operator no create secrets -n hooks
