@@ -17,6 +17,7 @@ test: ## the whole suite; installs the servers it needs (first time: some minute
 check: ## fmt, clippy, docs and generated files
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- --deny warnings
+	cargo check -p cli --no-default-features --quiet
 	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private-intra-doc-links" cargo doc --workspace --no-deps --document-private-items --quiet
 	cargo test --quiet -p crds
 	@! command -v cargo-deny >/dev/null || cargo deny --log-level error check

@@ -18,6 +18,7 @@ pub struct Command {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run the whole of hookstream here, on a folder of manifests
+    #[cfg(feature = "dev")]
     Dev(Dev),
     /// Check manifests as the operator would: exit 0 when clean, 1 with findings
     Lint(Lint),

@@ -6,16 +6,21 @@
 //! Exit codes: 0 done, 1 failed (the reason is on stderr; for `lint`, there are findings), 2 wrong usage.
 
 pub mod args;
+#[cfg(feature = "dev")]
 mod data;
+#[cfg(feature = "dev")]
 mod dev;
 pub mod folder;
+#[cfg(feature = "dev")]
 mod keyring;
+#[cfg(feature = "dev")]
 mod lines;
 mod lint;
 pub mod locate;
 pub mod manifests;
 mod schema;
 mod trial;
+#[cfg(feature = "dev")]
 mod watch;
 
 pub use args::Command;
@@ -25,6 +30,7 @@ use std::process::ExitCode;
 /// Carries out a command. What goes wrong is told on stderr.
 pub fn run(command: Command) -> ExitCode {
     let done = match command.verb {
+        #[cfg(feature = "dev")]
         args::Verb::Dev(options) => dev::run(options),
         args::Verb::Lint(options) => lint::run(&options),
         args::Verb::Test(options) => trial::run(&options),

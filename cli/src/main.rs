@@ -4,7 +4,8 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Before anything opens a connection: two providers are compiled in, and rustls would not choose.
+    // Before anything opens a connection: rustls has no provider of its own.
+    #[cfg(feature = "dev")]
     let _ = rustls::crypto::ring::default_provider().install_default();
     cli::run(cli::Command::parse())
 }
