@@ -29,7 +29,7 @@ pub enum Error {
 
     /// The tables are not those that this version writes (never migrated, or changed by hand).
     #[error(
-        "the database's tables are not this version's: start the operator or the gateway with migrations enabled, or restore the tables it names"
+        "the database's tables are not this version's: restart the operator or a gateway, which bring them up to date, or restore what is named here"
     )]
     Schema(#[source] Source),
 
