@@ -58,28 +58,17 @@ impl Sender {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let exchange = async {
-            let response = self
-                .0
-                .request(request.body(Full::new(body.into()))?)
-                .await?;
-            let (head, body) = response.into_parts();
-            anyhow::Ok(Answer {
-                status: head.status,
-                headers: head.headers,
-                body: body.collect().await?.to_bytes(),
-            })
-        };
-        tokio::time::timeout(Duration::from_secs(10), exchange)
-            .await
-            .context("no answer within ten seconds")?
+        self.exchange(request.body(Full::new(body.into()))?).await
     }
 
     pub async fn get(&self, url: &str) -> anyhow::Result<Answer> {
-        let request = Request::get(url).body(Full::new(Bytes::new()))?;
+        self.exchange(Request::get(url).body(Full::default())?)
+            .await
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
         let exchange = async {
-            let response = self.0.request(request).await?;
-            let (head, body) = response.into_parts();
+            let (head, body) = self.0.request(request).await?.into_parts();
             anyhow::Ok(Answer {
                 status: head.status,
                 headers: head.headers,

@@ -176,21 +176,7 @@ async fn no_accepted_event_is_lost_while_fate_kills_parts_of_the_whole() -> anyh
             &manifests,
         )
         .await?;
-    let ready = cluster
-        .kubectl(
-            &[
-                "wait",
-                "--for=condition=Ready",
-                "-n",
-                "default",
-                "hsrc,hdst,hconn",
-                "--all",
-                "--timeout=60s",
-            ],
-            "",
-        )
-        .await;
-    ready.with_context(|| {
+    all_ready(&cluster).await.with_context(|| {
         parts
             .iter()
             .map(Part::output)
@@ -335,21 +321,9 @@ async fn no_accepted_event_is_lost_while_fate_kills_parts_of_the_whole() -> anyh
         "{most:?} attempts of a delivery that may have 31"
     );
 
-    let ready = cluster
-        .kubectl(
-            &[
-                "wait",
-                "--for=condition=Ready",
-                "-n",
-                "default",
-                "hsrc,hdst,hconn",
-                "--all",
-                "--timeout=60s",
-            ],
-            "",
-        )
-        .await;
-    ready.with_context(|| parts[2].output())?;
+    all_ready(&cluster)
+        .await
+        .with_context(|| parts[2].output())?;
     for part in &mut parts {
         let process = part.process.take().context("it runs")?;
         let status = process.stop(Duration::from_secs(30)).await?;
@@ -376,4 +350,12 @@ async fn drained(store: &Store) -> anyhow::Result<()> {
         );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// As scripts wait.
+async fn all_ready(cluster: &Cluster) -> anyhow::Result<String> {
+    let wait = "wait --for=condition=Ready -n default hsrc,hdst,hconn --all --timeout=60s";
+    cluster
+        .kubectl(&wait.split(' ').collect::<Vec<_>>(), "")
+        .await
 }
