@@ -204,8 +204,15 @@ impl Loader {
         let Some(applied) = self.current.get() else {
             return Ok(());
         };
+        // A revision of which a row can't be read is not acknowledged, else `Programmed` would say that this replica routes by
+        // it. One that starts has no older revision to name.
+        let starts = self.replica.route_epoch == 0;
+        self.replica.applied_revision = if starts || self.state.unreadable.is_empty() {
+            applied.head.revision
+        } else {
+            self.replica.applied_revision.min(applied.head.revision)
+        };
         self.replica.route_epoch = applied.head.epoch;
-        self.replica.applied_revision = applied.head.revision;
         self.replica.unreadable_rows =
             u32::try_from(self.state.unreadable.len()).unwrap_or(u32::MAX);
         self.replica.shards = (self.shards)();
