@@ -57,6 +57,9 @@ pub enum Test {
     In(Vec<Scalar>),
 }
 
+/// Of one `in`. Each is compared with each value that the path leads to, while a sender waits.
+const MOST_CHOICES: usize = 256;
+
 /// The nine operators by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
@@ -194,6 +197,13 @@ impl Test {
                 }
             },
             Op::In => match value {
+                Some(Value::Array(values)) if values.len() > MOST_CHOICES => {
+                    let message = format!(
+                        "`in` takes at most {MOST_CHOICES} values; there are {}",
+                        values.len()
+                    );
+                    return Err(InvalidRule::new(Part::Value, message));
+                }
                 Some(Value::Array(values)) if !values.is_empty() => {
                     let each = values
                         .iter()
