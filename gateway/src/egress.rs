@@ -2,22 +2,24 @@
 //!
 //! Guarantees: every connection is dialled to an address that [`Policy::check`] has admitted, with nothing between the
 //! check and the dial (no second look-up, no redirect followed); connections are kept and shared; each step of opening
-//! one is timed.
+//! one is timed; a kept connection that turns out to be closed is told from a receiver that failed
+//! ([`met_closed_connection`]).
 //!
-//! Does not: retry, time a whole attempt out, read bodies. `deliver` does.
+//! Does not: decide to send again, time a whole attempt out, read bodies. `deliver` does.
 
 mod policy;
+mod stream;
+mod tls;
 
 pub use policy::{Blocked, InvalidRule, Policy, Rule, SETTING};
+pub use stream::{Opened, Steps, Stream, met_closed_connection};
+pub use tls::TlsError;
 
 use bytes::Bytes;
-use http::Uri;
+use http::{Request, Uri};
 use http_body_util::Full;
 use hyper_util::{
-    client::legacy::{
-        self,
-        connect::{Connected, Connection},
-    },
+    client::legacy,
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -27,21 +29,32 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// The client that deliveries share. Cheap to clone; clones share their connections.
-pub type Client = legacy::Client<GuardConnector, Full<Bytes>>;
+#[derive(Debug, Clone)]
+pub struct Client {
+    pooled: legacy::Client<GuardConnector, Full<Bytes>>,
+    /// Keeps no connection.
+    unpooled: legacy::Client<GuardConnector, Full<Bytes>>,
+}
+
+impl Client {
+    /// Sends on a connection that is kept, or a new one.
+    pub fn request(&self, request: Request<Full<Bytes>>) -> legacy::ResponseFuture {
+        self.pooled.request(request)
+    }
+
+    /// Sends on a new connection, which is closed afterwards: the kept ones to a receiver that has restarted may all be dead.
+    pub fn request_anew(&self, request: Request<Full<Bytes>>) -> legacy::ResponseFuture {
+        self.unpooled.request(request)
+    }
+}
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -69,39 +82,25 @@ impl Default for Options {
 )]
 pub fn client(options: Options) -> Client {
     let connector = GuardConnector(Arc::new(Guard {
-        tls: tls(options.extra_roots),
+        tls: tls::config(options.extra_roots),
         policy: options.policy,
         timeout: options.connect_timeout,
     }));
-    legacy::Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        // Shorter than most servers keep an idle connection, so that few requests meet one that is just being closed.
-        .pool_idle_timeout(Duration::from_secs(20))
+    let build = |idle_per_host| {
+        legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            // Shorter than most servers keep an idle connection, so that few requests meet one that is just being closed.
+            .pool_idle_timeout(Duration::from_secs(20))
+            .pool_max_idle_per_host(idle_per_host)
+            .http1_max_buf_size(128 * 1024)
+            .http2_adaptive_window(false)
+            .build(connector.clone())
+    };
+    Client {
         // As many as a destination may have in flight; more would be opened and closed for nothing.
-        .pool_max_idle_per_host(256)
-        .http1_max_buf_size(128 * 1024)
-        .http2_adaptive_window(false)
-        .build(connector)
-}
-
-fn tls(extra: Vec<CertificateDer<'static>>) -> Arc<rustls::ClientConfig> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    roots.add_parsable_certificates(extra);
-    if roots.is_empty() {
-        tracing::warn!(
-            "no certificate authorities on this machine: https destinations can't be reached (install ca-certificates)"
-        );
+        pooled: build(256),
+        unpooled: build(0),
     }
-    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(
-        rustls::crypto::ring::default_provider(),
-    ))
-    .with_safe_default_protocol_versions()
-    .expect("ring has the cipher suites of TLS 1.2 and 1.3")
-    .with_root_certificates(roots)
-    .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Arc::new(config)
 }
 
 /// Why there is no connection.
@@ -129,30 +128,10 @@ pub enum ConnectError {
     Tls {
         host: String,
         #[source]
-        source: io::Error,
+        source: TlsError,
     },
     #[error("no connection to {host} within {} s", .after.as_secs_f32())]
     TimedOut { host: String, after: Duration },
-}
-
-/// How long opening a connection took. Rides on every response of that connection; only the first one may count it.
-#[derive(Debug, Clone)]
-pub struct Opened(Arc<(Steps, AtomicBool)>);
-
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Steps {
-    /// `None`: the URL named an address.
-    pub dns: Option<Duration>,
-    pub connect: Duration,
-    /// `None`: plain http.
-    pub tls: Option<Duration>,
-}
-
-impl Opened {
-    /// The steps, once: later requests on the same connection paid nothing for it.
-    pub fn first_use(&self) -> Option<Steps> {
-        (!self.0.1.swap(true, Ordering::Relaxed)).then_some(self.0.0)
-    }
 }
 
 #[derive(Debug)]
@@ -224,15 +203,12 @@ impl Guard {
         let tcp = self.dial(&admitted).await?;
         steps.connect = started.elapsed();
         if !https {
-            return Ok(Stream {
-                inner: Transport::Plain(tcp),
-                opened: Opened(Arc::new((steps, AtomicBool::new(false)))),
-            });
+            return Ok(Stream::plain(tcp, steps));
         }
         let started = clock::instant();
-        let failed = |source| ConnectError::Tls {
+        let failed = |error: io::Error| ConnectError::Tls {
             host: host.to_owned(),
-            source,
+            source: error.into(),
         };
         let name = ServerName::try_from(host.trim_end_matches('.').to_owned())
             .map_err(|error| failed(io::Error::other(error)))?;
@@ -241,10 +217,7 @@ impl Guard {
             .await
             .map_err(failed)?;
         steps.tls = Some(started.elapsed());
-        Ok(Stream {
-            inner: Transport::Tls(Box::new(tls)),
-            opened: Opened(Arc::new((steps, AtomicBool::new(false)))),
-        })
+        Ok(Stream::tls(tls, steps))
     }
 
     /// The addresses that may be dialled. A name with a public and a private address is reached by the public one.
@@ -291,87 +264,6 @@ impl Guard {
             failure = Some(ConnectError::Dial { address, source });
         }
         Err(failure.expect("`admitted` gives at least one address"))
-    }
-}
-
-enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-/// An open connection that knows what opening it cost.
-pub struct Stream {
-    inner: Transport,
-    opened: Opened,
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        let connected = Connected::new().extra(self.opened.clone());
-        match &self.inner {
-            Transport::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                connected.negotiated_h2()
-            }
-            Transport::Tls(_) | Transport::Plain(_) => connected,
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().inner {
-            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().inner {
-            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().inner {
-            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.inner {
-            Transport::Plain(stream) => stream.is_write_vectored(),
-            Transport::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().inner {
-            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().inner {
-            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
-        }
     }
 }
 

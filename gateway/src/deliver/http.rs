@@ -15,11 +15,17 @@
 //! **What is known afterwards.** Once the response's head is here the status decides, whatever the body does: a receiver
 //! that said 200 has the event, and a retry because its body stalls would only send it twice. Redirects are not followed.
 //! No answer in time is `TimedOut`; no connection, a connection closed early and an answer that is not HTTP are `Unreachable`.
+//!
+//! **A connection that died while it was kept** costs no attempt. When a request fails because a connection that had been
+//! open before was closed, and no byte of the answer came, the same request is sent once more, at once, on a new
+//! connection, within the same attempt and its timeout. It has the same attempt number and counts as that attempt;
+//! whatever the second sending meets is its outcome. A receiver that had taken the first one and died before it could
+//! answer gets the event twice, which at-least-once delivery allows and the event's id tells.
 
 mod headers;
 
 use super::{Answer, Attempt};
-use crate::egress::{Client, ConnectError, Opened, Steps};
+use crate::egress::{self, Client, ConnectError, Opened, Steps};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
@@ -126,7 +132,15 @@ impl Target {
             Err(unusable) => return Answer::internal(unusable.to_string()),
         };
         let deadline = tokio::time::Instant::from_std(started) + self.timeout;
-        let mut answer = match tokio::time::timeout_at(deadline, client.request(request)).await {
+        let mut sent = tokio::time::timeout_at(deadline, client.request(request)).await;
+        if let Ok(Err(error)) = &sent
+            && egress::met_closed_connection(error, started)
+            && let Ok(request) = self.build(attempt)
+        {
+            tracing::debug!(%error, "a kept connection had been closed; sending on a new one");
+            sent = tokio::time::timeout_at(deadline, client.request_anew(request)).await;
+        }
+        let mut answer = match sent {
             Err(_) => Answer::without_response(
                 Outcome::TimedOut,
                 format!("no answer within {} s", self.timeout.as_secs_f32()),

@@ -1,7 +1,8 @@
 //! One attempt: a delivery goes to its destination once, and what is known afterwards comes back as data.
 //!
 //! A provider is one file with the same verbs: prepare (the row's configuration, once per change), send, classify. A
-//! provider never retries, never touches the store and never fails: what goes wrong is an [`Answer`] too.
+//! provider never retries (a kept connection that turned out to be dead is not a try, see [`http`]), never touches the
+//! store and never fails: what goes wrong is an [`Answer`] too.
 
 pub mod http;
 #[cfg(test)]

@@ -8,14 +8,26 @@ use hyper::{
     body::{Frame, Incoming},
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
     task::JoinHandle,
 };
+use tokio_rustls::TlsAcceptor;
 
 /// One request as it arrived.
 #[derive(Debug)]
@@ -24,6 +36,8 @@ pub(crate) struct Received {
     pub(crate) target: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// Which request of its connection it is, from 1.
+    pub(crate) nth: u32,
 }
 
 impl Received {
@@ -51,9 +65,19 @@ pub(crate) enum Reply {
     Stall,
 }
 
+/// What becomes of a connection whose first request was answered, when a second one comes on it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Parting {
+    /// Closed with the request unread, as by a kernel whose process has ended: a reset.
+    Reset,
+    /// Closed after the first bytes of an answer.
+    Half,
+}
+
 /// Stops when it is dropped.
 pub(crate) struct Receiver {
     pub(crate) address: SocketAddr,
+    scheme: &'static str,
     received: mpsc::UnboundedReceiver<Received>,
     server: JoinHandle<()>,
 }
@@ -75,6 +99,22 @@ impl Receiver {
     pub(crate) async fn start(
         reply: impl Fn(&Received) -> Reply + Send + Sync + 'static,
     ) -> Receiver {
+        Receiver::serve(None, reply).await
+    }
+
+    /// Speaks TLS, and HTTP/2 when both sides offer it.
+    pub(crate) async fn tls(
+        config: rustls::ServerConfig,
+        reply: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+    ) -> Receiver {
+        Receiver::serve(Some(TlsAcceptor::from(Arc::new(config))), reply).await
+    }
+
+    async fn serve(
+        tls: Option<TlsAcceptor>,
+        reply: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+    ) -> Receiver {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (report, received) = mpsc::unbounded_channel();
@@ -83,18 +123,30 @@ impl Receiver {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
-                let (report, reply) = (report.clone(), reply.clone());
-                let service =
-                    service_fn(move |request| answer(request, reply.clone(), report.clone()));
+                let (report, reply, tls) = (report.clone(), reply.clone(), tls.clone());
+                let nth = AtomicU32::new(0);
+                let service = service_fn(move |request| {
+                    let nth = nth.fetch_add(1, Ordering::Relaxed) + 1;
+                    answer(request, nth, reply.clone(), report.clone())
+                });
                 connections.spawn(async move {
-                    hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await
+                    let http = auto::Builder::new(TokioExecutor::new());
+                    // How a connection ends is the client's to judge.
+                    let _ = match tls {
+                        None => http.serve_connection(TokioIo::new(stream), service).await,
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => {
+                                http.serve_connection(TokioIo::new(stream), service).await
+                            }
+                            Err(refused) => Err(refused.into()),
+                        },
+                    };
                 });
             }
         });
         Receiver {
             address,
+            scheme,
             received,
             server,
         }
@@ -113,13 +165,38 @@ impl Receiver {
         });
         Receiver {
             address,
+            scheme: "http",
+            received,
+            server,
+        }
+    }
+
+    /// Answers the first request of each connection, whose body must be `x`, with 200. The next one meets `parting`.
+    pub(crate) async fn forgetful(parting: Parting) -> Receiver {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (report, received) = mpsc::unbounded_channel();
+        let server = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(forget(stream, parting, report.clone()));
+            }
+        });
+        Receiver {
+            address,
+            scheme: "http",
             received,
             server,
         }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/hooks", self.address)
+        format!("{}://{}/hooks", self.scheme, self.address)
+    }
+
+    /// By name, for certificates that hold one.
+    pub(crate) fn url_by_name(&self) -> String {
+        format!("{}://localhost:{}/hooks", self.scheme, self.address.port())
     }
 
     /// The next request; fails the test when none comes.
@@ -136,8 +213,37 @@ impl Receiver {
     }
 }
 
+async fn forget(
+    mut stream: TcpStream,
+    parting: Parting,
+    report: mpsc::UnboundedSender<Received>,
+) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\nx") {
+        stream.read_buf(&mut request).await?;
+    }
+    let _ = report.send(Received {
+        method: String::new(),
+        target: String::new(),
+        headers: HeaderMap::new(),
+        body: Bytes::from_static(b"x"),
+        nth: 1,
+    });
+    stream
+        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        .await?;
+    // `peek` leaves it unread, and a socket that is closed with anything unread is reset.
+    stream.peek(&mut [0]).await?;
+    if let Parting::Half = parting {
+        stream.write_all(b"HTTP/1.1 2").await?;
+        let _ = stream.read(&mut [0; 64 * 1024]).await?;
+    }
+    Ok(())
+}
+
 async fn answer(
     request: Request<Incoming>,
+    nth: u32,
     reply: Arc<impl Fn(&Received) -> Reply>,
     report: mpsc::UnboundedSender<Received>,
 ) -> Result<Response<Sent>, std::io::Error> {
@@ -152,6 +258,7 @@ async fn answer(
         target: head.uri.to_string(),
         headers: head.headers,
         body,
+        nth,
     };
     let reply = reply(&received);
     let _ = report.send(received);

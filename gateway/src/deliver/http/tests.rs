@@ -7,6 +7,9 @@ use std::sync::Arc;
 use store::events::Event;
 use uuid::Uuid;
 
+mod kept;
+mod tls;
+
 fn client() -> Client {
     egress::client(egress::Options {
         policy: Policy::with_private_networks(),
