@@ -1,7 +1,7 @@
 //! Which headers travel: from the sender to the receiver, and from the receiver into the attempt's record.
 
 use super::KEPT;
-use ::http::{HeaderMap, HeaderName, HeaderValue};
+use ::http::{HeaderMap, HeaderName, HeaderValue, header::SET_COOKIE};
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Headers that describe the connection or the body's framing, and those whose values promise something of ours: a
@@ -44,7 +44,7 @@ pub(super) fn is_forwarded(name: &str) -> bool {
 
 /// Of the `x-` headers (`rest` is without it): credentials, traces of proxies, and what frameworks take orders from.
 fn is_kept_back(rest: &str) -> bool {
-    const PREFIXES: [&str; 16] = [
+    const PREFIXES: [&str; 21] = [
         "forwarded",
         "real-ip",
         "hookstream-",
@@ -61,9 +61,19 @@ fn is_kept_back(rest: &str) -> bool {
         "method-override",
         "rewrite-url",
         "accel-",
+        // Whom a proxy found the caller to be, and by what: nothing that a receiver should believe from here.
+        "amzn-oidc",
+        "amzn-mtls",
+        "goog-authenticated",
+        "ms-client-principal",
+        "ssl-client",
     ];
-    const SUFFIXES: [&str; 8] = [
-        "-token",
+    // Without a dash where a word in front is written together with it, as in `accesstoken`.
+    const SUFFIXES: [&str; 11] = [
+        "token",
+        "assertion",
+        "jwt",
+        "cert",
         "-secret",
         "-password",
         "-key",
@@ -75,7 +85,7 @@ fn is_kept_back(rest: &str) -> bool {
     PREFIXES.iter().any(|prefix| rest.starts_with(prefix))
         || SUFFIXES
             .iter()
-            .any(|suffix| rest.ends_with(suffix) || rest == &suffix[1..])
+            .any(|suffix| rest.ends_with(suffix) || rest == suffix.trim_start_matches('-'))
         || matches!(
             rest,
             "sendfile" | "request-id" | "csrftoken" | "remote-user" | "user" | "proxyuser-ip"
@@ -117,10 +127,14 @@ pub(super) fn forward(lines: &Bytes, map: &mut HeaderMap) {
     }
 }
 
-/// `name: value\r\n` lines, whole lines up to [`KEPT`] bytes.
+/// An answer's headers as `name: value\r\n` lines, whole lines up to [`KEPT`] bytes. Without `Set-Cookie`: it is a
+/// credential of the receiver's, and nobody reading an attempt needs it.
 pub(super) fn lines(map: &HeaderMap) -> Bytes {
     let mut lines = BytesMut::with_capacity(256);
     for (name, value) in map {
+        if name == SET_COOKIE {
+            continue;
+        }
         let length = name.as_str().len() + value.len() + 4;
         if lines.len() + length > KEPT {
             break;
@@ -158,6 +172,7 @@ mod tests {
             "ce-type",
             "paddle-signature",
             "x-amz-sns-message-type",
+            "paypal-cert-url",
             "x-event-key",
             "signature",
         ] {
@@ -200,6 +215,21 @@ mod tests {
             "x-amzn-trace-id",
             "x-envoy-original-path",
             "x-token",
+            "x-amzn-oidc-data",
+            "x-amzn-oidc-accesstoken",
+            "x-amzn-oidc-identity",
+            "x-amzn-mtls-clientcert-leaf",
+            "x-goog-iap-jwt-assertion",
+            "x-goog-authenticated-user-email",
+            "x-ms-client-principal",
+            "x-ms-client-principal-id",
+            "x-ms-token-aad-id-token",
+            "x-arr-clientcert",
+            "x-ssl-client-cert",
+            "x-ssl-client-s-dn",
+            "x-client-cert",
+            "x-jwt",
+            "x-user-jwt",
             "expect",
         ] {
             assert!(!is_forwarded(name), "{name}");
@@ -222,8 +252,10 @@ mod tests {
     }
 
     #[test]
-    fn a_responses_headers_are_kept_up_to_the_bound() {
+    fn a_responses_headers_are_kept_up_to_the_bound_but_no_cookies() {
         let mut map = HeaderMap::new();
+        map.insert("set-cookie", HeaderValue::from_static("session=1"));
+        map.append("set-cookie", HeaderValue::from_static("token=2"));
         map.insert("content-type", HeaderValue::from_static("text/plain"));
         map.insert("x-long", HeaderValue::from_str(&"a".repeat(KEPT)).unwrap());
         assert_eq!(lines(&map), "content-type: text/plain\r\n");
