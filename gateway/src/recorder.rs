@@ -3,11 +3,13 @@
 //! Whatever arrived while the last commit was in flight goes into the next one, up to a bound: no timer, no linger. A
 //! lone request is committed at once, and under load a commit carries hundreds, so the cost of a commit hardly counts.
 //!
-//! What a sender is told is what is known: recorded (after the commit), or not (503, send again). A commit whose answer
+//! What a sender is told is what is known: recorded (after the commit), or not (503, send again), or that nobody can know
+//! ([`Refusal::DatabaseAway`]). A commit whose answer
 //! was lost is made again with the same ids, which the store understands; only when the database stays away for
 //! [`Options::patience`] is the sender told 503. One row that the database refuses fails alone, not with its batch.
 
 use crate::{errors::Refusal, ingest::body::Charge, metrics};
+use jiff::{ToSpan, tz::TimeZone};
 use std::{future::Future, sync::Arc, time::Duration};
 use store::{Pool, events::Recorded};
 use tokio::{
@@ -57,8 +59,9 @@ pub trait Book: Clone + Send + Sync + 'static {
     /// All or nothing; may be called again with the same batch.
     fn record(&self, batch: &[Recorded]) -> impl Future<Output = store::Result<()>> + Send;
 
-    /// Makes room for today's rows.
-    fn make_partitions(&self) -> impl Future<Output = store::Result<()>> + Send;
+    /// Makes room for the rows of this batch, unless no clock can be right that wants them there.
+    fn make_partitions(&self, batch: &[Recorded])
+    -> impl Future<Output = store::Result<()>> + Send;
 }
 
 impl Book for Pool {
@@ -66,10 +69,22 @@ impl Book for Pool {
         store::events::record(self, batch).await
     }
 
-    async fn make_partitions(&self) -> store::Result<()> {
-        store::partitions::ensure(self, service::clock::now())
-            .await
-            .map(drop)
+    /// The days are those of the database's clock, from yesterday on. By ours, one that is weeks behind would make a day
+    /// that the next retention drops, with events in it that were answered 200.
+    async fn make_partitions(&self, batch: &[Recorded]) -> store::Result<()> {
+        let now = store::partitions::database_clock(self).await?;
+        let today = now.to_zoned(TimeZone::UTC).date();
+        let made = today.saturating_sub(1.day())..=today.saturating_add(1.day());
+        for recorded in batch {
+            let day = store::partitions::day_of_id(recorded.event.id);
+            if !made.contains(&day) {
+                let told = format!(
+                    "it is {now} by the database's clock and {day} by this machine's: set the one that is wrong"
+                );
+                return Err(store::Error::Other(told.into()));
+            }
+        }
+        store::partitions::ensure(self, now).await.map(drop)
     }
 }
 
@@ -266,21 +281,11 @@ impl<B: Book> Writer<B> {
             self.options.patience
         };
         let deadline = Instant::now() + patience;
+        let given_up = deadline + HANGING.min(patience);
         let mut partitions_made = false;
         loop {
             let started = service::clock::instant();
-            let result = match tokio::time::timeout_at(
-                deadline + HANGING.min(patience),
-                self.book.record(part),
-            )
-            .await
-            {
-                Ok(result) => result,
-                Err(_) => Err(store::Error::Unavailable(
-                    "the database does not answer".into(),
-                )),
-            };
-            match result {
+            let error = match bounded(given_up, self.book.record(part)).await {
                 Ok(()) => {
                     self.away = false;
                     self.metrics
@@ -295,21 +300,41 @@ impl<B: Book> Writer<B> {
                     return Ok(());
                 }
                 Err(store::Error::MissingPartition(_)) if !partitions_made => {
-                    partitions_made = true;
-                    self.book.make_partitions().await?;
-                }
-                Err(error) if error.is_transient() => {
-                    if Instant::now() + PAUSE >= deadline {
-                        self.away = true;
-                        return Err(error);
+                    match bounded(given_up, self.book.make_partitions(part)).await {
+                        Ok(()) => {
+                            partitions_made = true;
+                            continue;
+                        }
+                        Err(error) => error,
                     }
-                    tokio::time::sleep(PAUSE).await;
                 }
-                Err(error) => return Err(error),
+                Err(error) => error,
+            };
+            if !error.is_transient() {
+                return Err(error);
             }
+            if Instant::now() + PAUSE >= deadline {
+                self.away = true;
+                return Err(error);
+            }
+            tokio::time::sleep(PAUSE).await;
             self.metrics.recorder.retries.inc();
         }
     }
+}
+
+/// A call of the book's that is given up at `deadline`: a connection whose other side is gone hangs for minutes.
+async fn bounded(
+    deadline: Instant,
+    call: impl Future<Output = store::Result<()>>,
+) -> store::Result<()> {
+    tokio::time::timeout_at(deadline, call)
+        .await
+        .unwrap_or_else(|_| {
+            Err(store::Error::Unavailable(
+                "the database does not answer".into(),
+            ))
+        })
 }
 
 #[cfg(test)]

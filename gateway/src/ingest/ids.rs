@@ -1,14 +1,17 @@
-//! UUIDv7s of this process: they grow strictly, also within a millisecond and when the clock steps back.
+//! UUIDv7s of this process: they grow strictly, also within a millisecond and when the clock steps back a little.
 //!
 //! The order of ids is the order of acceptance, and the queue's key ends with a delivery's id; so deliveries that are due
 //! in the same microsecond keep the order of their events. 48 bits of milliseconds and 12 of a counter are one number
 //! that only grows (beyond 4,096 a millisecond it borrows from the next one); 62 bits are random.
+//!
+//! An id's milliseconds also say which day's partition its row lives in. So ids never run more than a minute ahead of the
+//! clock: after a larger step back the order begins anew, rather than rows being written into a day that nobody makes.
 
 use jiff::Timestamp;
 use std::sync::atomic::{AtomicU64, Ordering};
 use uuid::Uuid;
 
-/// The one generator of a process.
+/// The generator of one kind of ids in a process.
 #[derive(Debug, Default)]
 pub struct Ids {
     /// `milliseconds << 12 | counter` of the last id.
@@ -17,10 +20,19 @@ pub struct Ids {
 
 const RANDOM: u128 = (1 << 62) - 1;
 
+/// A minute, in the unit of [`Ids::last`].
+const MOST_AHEAD: u64 = 60_000 << 12;
+
 impl Ids {
     pub fn next(&self, now: Timestamp) -> Uuid {
         let earliest = (now.as_millisecond().max(0) as u64) << 12;
-        let after = |last: u64| earliest.max(last + 1);
+        let after = |last: u64| {
+            if last > earliest + MOST_AHEAD {
+                earliest
+            } else {
+                earliest.max(last + 1)
+            }
+        };
         let last = self
             .last
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
@@ -63,6 +75,20 @@ mod tests {
                 .all(|id| id.get_version_num() == 7 && id.get_variant() == uuid::Variant::RFC4122)
         );
         assert_eq!(made[0].as_u128() >> 80, 1_700_000_000_000);
+    }
+
+    #[test]
+    fn after_a_clock_that_was_days_ahead_ids_are_of_today_again() {
+        let ids = Ids::default();
+        let now = Timestamp::from_millisecond(1_700_000_000_000).unwrap();
+        let far = Timestamp::from_millisecond(1_700_864_000_000).unwrap();
+        assert_eq!(ids.next(far).as_u128() >> 80, 1_700_864_000_000);
+        let made: Vec<Uuid> = (0..100).map(|_| ids.next(now)).collect();
+        assert!(made.is_sorted_by(|a, b| a < b));
+        assert!(
+            made.iter()
+                .all(|id| id.as_u128() >> 80 == 1_700_000_000_000)
+        );
     }
 
     #[test]

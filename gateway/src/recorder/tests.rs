@@ -21,6 +21,8 @@ struct Inner {
     calls: StdMutex<Vec<usize>>,
     kept: StdMutex<HashSet<Uuid>>,
     partitions: StdMutex<u32>,
+    /// What making partitions answers next; none left: success.
+    making: StdMutex<Vec<Answer>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,6 +45,7 @@ impl Fake {
             calls: StdMutex::default(),
             kept: StdMutex::default(),
             partitions: StdMutex::default(),
+            making: StdMutex::default(),
         }))
     }
 
@@ -93,7 +96,13 @@ impl Book for Fake {
         }
     }
 
-    async fn make_partitions(&self) -> store::Result<()> {
+    async fn make_partitions(&self, _: &[Recorded]) -> store::Result<()> {
+        let answer = self.0.making.lock().unwrap().pop();
+        match answer {
+            Some(Answer::Hangs) => std::future::pending().await,
+            Some(_) => return Err(Error::Unavailable("refused".into())),
+            None => {}
+        }
         *self.0.partitions.lock().unwrap() += 1;
         Ok(())
     }
@@ -297,6 +306,28 @@ async fn a_missing_partition_is_made_and_nobody_notices() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn making_a_partition_is_tried_again_like_a_commit_and_given_up_like_one() {
+    let book = Fake::new(&[Answer::NoPartition, Answer::NoPartition]);
+    *book.0.making.lock().unwrap() = vec![Answer::Away];
+    let test = start_with(Options::default(), &book);
+    assert_eq!(test.send_all([event("POST", 1)]).await, [Ok(())]);
+
+    let book = Fake::new(&[Answer::NoPartition]);
+    *book.0.making.lock().unwrap() = vec![Answer::Hangs];
+    let test = start_with(Options::default(), &book);
+    let begin = Instant::now();
+    assert_eq!(
+        test.send_all([event("POST", 1)]).await,
+        [Err("database_away")]
+    );
+    assert!(
+        begin.elapsed() <= Duration::from_secs(11),
+        "{:?}",
+        begin.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_poisoned_row_fails_alone() {
     let book = Fake::new(&[]);
     let test = start_with(Options::default(), &book);
@@ -374,7 +405,7 @@ async fn the_body_is_charged_until_the_answer() {
     let held = IntGauge::new("held", "held").unwrap();
     let budget = crate::ingest::body::Budget::new(10, held.clone());
     let body = http_body_util::Full::new(Bytes::from_static(b"12345"));
-    let buffered = crate::ingest::body::read(body, 10, Duration::from_secs(1), &budget)
+    let buffered = crate::ingest::body::read(2, body, 10, Duration::from_secs(1), &budget)
         .await
         .unwrap();
     let book = Fake::new(&[]).shut();
@@ -384,7 +415,7 @@ async fn the_body_is_charged_until_the_answer() {
         while book.calls().is_empty() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(held.get(), 5);
+        assert_eq!(held.get(), 7, "the body and its head");
         book.open();
     });
     result.unwrap();
@@ -417,6 +448,49 @@ async fn postgres_refuses_one_row_and_keeps_the_others() {
         .await
         .unwrap();
     assert_eq!(kept.len(), 2);
+    token.cancel();
+    running.finish().await;
+}
+
+#[tokio::test]
+async fn a_day_is_made_for_rows_of_today_and_for_no_others() {
+    let database = store::testing::Database::create().await;
+    let pool = &database.store.pool;
+    let now = service::clock::now();
+    let tomorrow = |days: i64| {
+        use jiff::{ToSpan, tz::TimeZone};
+        now.to_zoned(TimeZone::UTC).date() + days.days()
+    };
+    store::partitions::drop_before(pool, tomorrow(30))
+        .await
+        .unwrap();
+    let token = CancellationToken::new();
+    let (handle, running) = start(
+        Options::default(),
+        pool.clone(),
+        Arc::new(drop),
+        metrics::Metrics::new(&Registry::new()),
+        token.clone(),
+    );
+    let of = |days: i64| {
+        let mut recorded = event("POST", 10);
+        let day = u128::try_from(now.as_millisecond() + days * 86_400_000).unwrap();
+        let mut changed = Event::clone(&recorded.event);
+        changed.id = Uuid::from_u128(day << 80 | changed.id.as_u128() & ((1 << 80) - 1));
+        recorded.deliveries[0].id = routing::ids::delivery(changed.id);
+        recorded.event = Arc::new(changed);
+        recorded
+    };
+    for (days, result) in [
+        (-40, Err("database_away")),
+        (0, Ok(())),
+        (-40, Err("database_away")),
+        (40, Err("database_away")),
+        (1, Ok(())),
+    ] {
+        let answer = handle.enqueue(of(days), None).unwrap().await.unwrap();
+        assert_eq!(answer.map_err(|refusal| refusal.reason()), result, "{days}");
+    }
     token.cancel();
     running.finish().await;
 }
