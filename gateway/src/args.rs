@@ -88,7 +88,7 @@ impl Role {
 /// The bounds of the public port. What happens at each is an answer of `errors`, never a crash or a wait without end.
 #[derive(Debug, Clone, PartialEq, Eq, ClapArgs)]
 pub struct Limits {
-    /// Largest head of a request, request line included, as `64Ki`; beyond it 431 [default: 64Ki]
+    /// Largest head of a request, request line included, as `64Ki`; beyond it 431, a target beyond half of it 414 [default: 64Ki]
     #[arg(long, env = "HOOKSTREAM_MAX_HEADER_BYTES", default_value = "64Ki", hide_default_value = true, value_parser = size)]
     pub max_header_bytes: usize,
 
@@ -105,7 +105,7 @@ pub struct Limits {
     #[arg(long, env = "HOOKSTREAM_HEAD_TIMEOUT", default_value = "10s", hide_default_value = true, value_parser = duration)]
     pub head_timeout: Duration,
 
-    /// How long a request's body may take after its head, as `30s`; then 408 [default: 30s]
+    /// How long a request's body may take after its head, as `30s`; then 408, and after a third of it when less than 1 KiB a second comes [default: 30s]
     #[arg(long, env = "HOOKSTREAM_BODY_TIMEOUT", default_value = "30s", hide_default_value = true, value_parser = duration)]
     pub body_timeout: Duration,
 
@@ -131,13 +131,21 @@ pub struct Limits {
     )]
     pub max_requests: usize,
 
-    /// Most bytes of bodies in flight, as `64Mi`; beyond it 503 [default: 64Mi]
+    /// Most bytes of heads and bodies in flight, as `64Mi`; beyond it 503 [default: 64Mi]
     #[arg(long, env = "HOOKSTREAM_MAX_BODY_BYTES_IN_FLIGHT", default_value = "64Mi", hide_default_value = true, value_parser = size)]
     pub max_body_bytes_in_flight: usize,
 
     /// Commits in flight at once; one is the fastest on most disks [default: 1]
     #[arg(long, env = "HOOKSTREAM_RECORDERS", default_value_t = 1, hide_default_value = true, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub recorders: u8,
+}
+
+impl Limits {
+    /// The longest path and query. Half of a head, so that one that is too long is told so rather than as a head that is
+    /// too large; never more than the HTTP library takes.
+    pub fn max_target_bytes(&self) -> usize {
+        (self.max_header_bytes / 2).min(65_534)
+    }
 }
 
 impl Default for Limits {

@@ -2,7 +2,8 @@
 //!
 //! `{"error": …, "status": …, "request_id": …, "code": …, "details"?: …}`; `code` is what clients match on. One enum, one
 //! exhaustive match per question (status, code, metric word, what else the answer carries), so a new reason cannot be
-//! half-added. A 503 always means that nothing was recorded and that sending again is safe.
+//! half-added. A 503 means that sending again is safe, and that nothing was recorded where its sentence says so: all but
+//! [`Refusal::DatabaseAway`] do. There the commit's answer may have been lost, and sending again may make a second event.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -31,8 +32,8 @@ pub enum Refusal {
     PayloadTooLarge { limit_bytes: u64 },
     #[error("Headers are larger than {max_bytes} bytes or more than {max_count}")]
     HeadersTooLarge { max_bytes: usize, max_count: usize },
-    #[error("The request's target is too long")]
-    UriTooLong,
+    #[error("The request's target is longer than {max_bytes} bytes")]
+    UriTooLong { max_bytes: usize },
     #[error("Not a valid HTTP request")]
     Malformed,
     #[error("The request's head did not arrive in time")]
@@ -66,7 +67,7 @@ impl Refusal {
             Refusal::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Refusal::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Refusal::UriTooLong => StatusCode::URI_TOO_LONG,
+            Refusal::UriTooLong { .. } => StatusCode::URI_TOO_LONG,
             Refusal::Malformed | Refusal::BodyAborted | Refusal::NotStorable => {
                 StatusCode::BAD_REQUEST
             }
@@ -90,7 +91,7 @@ impl Refusal {
             Refusal::Unauthorized(_) => "UNAUTHORIZED",
             Refusal::PayloadTooLarge { .. } => "PAYLOAD_TOO_LARGE",
             Refusal::HeadersTooLarge { .. } => "HEADERS_TOO_LARGE",
-            Refusal::UriTooLong => "URI_TOO_LONG",
+            Refusal::UriTooLong { .. } => "URI_TOO_LONG",
             Refusal::Malformed | Refusal::BodyAborted | Refusal::NotStorable => "INVALID_REQUEST",
             Refusal::HeadTimeout | Refusal::BodyTimeout => "REQUEST_TIMEOUT",
             Refusal::TooManyConnections
@@ -112,7 +113,7 @@ impl Refusal {
             Refusal::Unauthorized(refused) => refused.as_str(),
             Refusal::PayloadTooLarge { .. } => "payload_too_large",
             Refusal::HeadersTooLarge { .. } => "headers_too_large",
-            Refusal::UriTooLong => "uri_too_long",
+            Refusal::UriTooLong { .. } => "uri_too_long",
             Refusal::Malformed => "malformed",
             Refusal::HeadTimeout => "head_timeout",
             Refusal::BodyTimeout => "body_timeout",
@@ -131,6 +132,7 @@ impl Refusal {
         match self {
             Refusal::Unauthorized(refused) => Some(json!({ "reason": refused.as_str() })),
             Refusal::PayloadTooLarge { limit_bytes } => Some(json!({ "limit_bytes": limit_bytes })),
+            Refusal::UriTooLong { max_bytes } => Some(json!({ "max_bytes": max_bytes })),
             Refusal::HeadersTooLarge {
                 max_bytes,
                 max_count,
@@ -253,6 +255,90 @@ mod tests {
                 {"error":"The queue to the database is full; nothing was recorded, it is safe to send again","status":503,"request_id":"req_1","code":"UNAVAILABLE","details":{"retry_after_ms":1000}}"#]],
         )
         .await;
+    }
+
+    /// Every refusal, in the order of the enum: a new one doesn't compile until it has its place here.
+    fn all() -> impl Iterator<Item = Refusal> {
+        std::iter::successors(Some(Refusal::SourceNotFound), |refusal| {
+            Some(match refusal {
+                Refusal::SourceNotFound => Refusal::PathNotFound,
+                Refusal::PathNotFound => Refusal::MethodNotAllowed {
+                    allow: "POST".into(),
+                },
+                Refusal::MethodNotAllowed { .. } => Refusal::SourcePaused,
+                Refusal::SourcePaused => Refusal::Unauthorized(verify::Refused::SignatureMissing),
+                Refusal::Unauthorized(_) => Refusal::PayloadTooLarge { limit_bytes: 1 },
+                Refusal::PayloadTooLarge { .. } => Refusal::HeadersTooLarge {
+                    max_bytes: 1,
+                    max_count: 1,
+                },
+                Refusal::HeadersTooLarge { .. } => Refusal::UriTooLong { max_bytes: 1 },
+                Refusal::UriTooLong { .. } => Refusal::Malformed,
+                Refusal::Malformed => Refusal::HeadTimeout,
+                Refusal::HeadTimeout => Refusal::BodyTimeout,
+                Refusal::BodyTimeout => Refusal::BodyAborted,
+                Refusal::BodyAborted => Refusal::NotStorable,
+                Refusal::NotStorable => Refusal::TooManyConnections,
+                Refusal::TooManyConnections => Refusal::TooManyRequests,
+                Refusal::TooManyRequests => Refusal::TooManyBytes,
+                Refusal::TooManyBytes => Refusal::QueueFull,
+                Refusal::QueueFull => Refusal::DatabaseAway,
+                Refusal::DatabaseAway => Refusal::NotReady,
+                Refusal::NotReady => return None,
+            })
+        })
+    }
+
+    #[test]
+    fn every_503_but_one_says_that_nothing_was_recorded() {
+        for refusal in all() {
+            let told = refusal.to_string();
+            if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
+                assert!(told.contains("it is safe to send again"), "{told}");
+                let sure = !matches!(refusal, Refusal::DatabaseAway);
+                assert_eq!(told.contains("nothing was recorded"), sure, "{told}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_documentation_has_every_code_and_names_a_test_that_provokes_it() {
+        let documentation = include_str!("../../docs/errors.md");
+        let tests = [
+            include_str!("ingest/tests.rs"),
+            include_str!("ingest/tests/bad_input.rs"),
+            include_str!("recorder/tests.rs"),
+        ]
+        .concat();
+        let rows: Vec<Vec<&str>> = documentation
+            .lines()
+            .filter(|line| {
+                line.strip_prefix("| ")
+                    .is_some_and(|row| row.starts_with(|first: char| first.is_ascii_digit()))
+            })
+            .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+            .collect();
+        for refusal in all() {
+            let (status, code) = (refusal.status(), format!("`{}`", refusal.code()));
+            let row = rows
+                .iter()
+                .find(|row| row[0] == status.as_str() && row[1] == code)
+                .unwrap_or_else(|| panic!("no row for {status} {code}"));
+            if let Some(Value::Object(details)) = refusal.details() {
+                for name in details.keys() {
+                    assert!(row[4].contains(&format!("`{name}`")), "{name}: {row:?}");
+                }
+            }
+        }
+        for row in rows {
+            let code = row[1].trim_matches('`');
+            assert!(all().any(|refusal| refusal.code() == code), "{row:?}");
+            let named: Vec<&str> = row[5].split('`').skip(1).step_by(2).collect();
+            assert!(!named.is_empty(), "{row:?}");
+            for name in named {
+                assert!(tests.contains(&format!("fn {name}(")), "{name}");
+            }
+        }
     }
 
     #[tokio::test]

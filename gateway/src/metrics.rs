@@ -94,7 +94,7 @@ impl Ingest {
             buffered_bytes: gauge(
                 registry,
                 "hookstream_ingest_buffered_bytes",
-                "Body bytes held for requests in flight.",
+                "Bytes of heads and bodies held for requests in flight.",
             ),
             connections: gauge(
                 registry,

@@ -1,8 +1,13 @@
-//! Reads a body within its bounds: the source's size, a deadline, and the bytes that all requests together may hold.
+//! Reads a body within its bounds: the source's size, a deadline, a least speed, and the bytes that all requests together
+//! may hold.
 //!
 //! Bytes are charged as they arrive, not as `Content-Length` announces them: a sender that promises much and sends
-//! nothing holds nothing. The body is copied into memory of its own size, since what hyper hands out is a slice that
-//! keeps a whole read buffer alive, and an event may wait in the scheduler's window for a while.
+//! nothing holds no more than its head, which is charged first. The body is copied into memory of its own size, since
+//! what hyper hands out is a slice that keeps a whole read buffer alive, and an event may wait in the scheduler's window
+//! for a while.
+//!
+//! A request has its place among the requests in flight while its body arrives. A third of the deadline is given; the
+//! rest is earned by bytes ([`LEAST_BYTES_PER_SECOND`]), so that holding every place costs a sender what sending costs.
 
 use crate::errors::Refusal;
 use bytes::Bytes;
@@ -10,16 +15,25 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use prometheus::IntGauge;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError},
+    time::Instant,
+};
 
-/// The bytes of bodies that all requests in flight may hold.
+/// How fast a body must come, after the time that every body has. A phone on a bad network does sixteen times as much.
+const LEAST_BYTES_PER_SECOND: u64 = 1 << 10;
+
+/// The share of the deadline that every body has, however slowly it comes.
+const GIVEN: u32 = 3;
+
+/// The bytes of heads and bodies that all requests in flight may hold.
 #[derive(Debug, Clone)]
 pub struct Budget {
     bytes: Arc<Semaphore>,
     held: IntGauge,
 }
 
-/// A body, and its share of the budget until this is dropped.
+/// A body, and its and its head's share of the budget until this is dropped.
 #[derive(Debug)]
 pub struct Buffered {
     pub bytes: Bytes,
@@ -67,9 +81,11 @@ impl Budget {
     }
 }
 
-/// Reads all of `body`; stops at the first bound that it meets.
+/// Reads all of `body`; stops at the first bound that it meets. `head_bytes`, which are in memory already, are charged
+/// with it; `deadline` is from now.
 pub async fn read<B>(
-    body: B,
+    head_bytes: usize,
+    mut body: B,
     limit_bytes: u64,
     deadline: Duration,
     budget: &Budget,
@@ -81,28 +97,20 @@ where
     if announced.lower() > limit_bytes {
         return Err(Refusal::PayloadTooLarge { limit_bytes });
     }
-    // Enough for most webhooks at once, no more than an idle promise may cost.
-    let capacity = announced.upper().unwrap_or(1024).min(64 << 10) as usize;
-    let collect = collect(body, Vec::with_capacity(capacity), limit_bytes, budget);
-    tokio::time::timeout(deadline, collect)
-        .await
-        .unwrap_or(Err(Refusal::BodyTimeout))
-}
-
-async fn collect<B>(
-    mut body: B,
-    mut bytes: Vec<u8>,
-    limit_bytes: u64,
-    budget: &Budget,
-) -> Result<Buffered, Refusal>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
     let mut charge = Charge {
         permit: None,
         held: budget.held.clone(),
     };
-    while let Some(frame) = body.frame().await {
+    budget.add(&mut charge, head_bytes)?;
+    // Enough for most webhooks at once, no more than an idle promise may cost.
+    let capacity = announced.upper().unwrap_or(1024).min(64 << 10) as usize;
+    let mut bytes = Vec::with_capacity(capacity);
+    let pace = Pace::new(deadline);
+    loop {
+        let frame = tokio::time::timeout_at(pace.until(bytes.len()), body.frame())
+            .await
+            .map_err(|_| Refusal::BodyTimeout)?;
+        let Some(frame) = frame else { break };
         // The sender went away, or its chunks are no chunks.
         let frame = frame.map_err(|_| Refusal::BodyAborted)?;
         // Trailers are not kept: no provider signs or sends them.
@@ -115,10 +123,36 @@ where
         budget.add(&mut charge, data.len())?;
         bytes.extend_from_slice(&data);
     }
+    // What grew by doubling may be half empty; a body of announced size fits already, and this does nothing.
+    bytes.shrink_to_fit();
     Ok(Buffered {
         bytes: bytes.into(),
         charge,
     })
+}
+
+/// Until when the next bytes of a body must be there.
+struct Pace {
+    given: Instant,
+    end: Instant,
+}
+
+impl Pace {
+    fn new(deadline: Duration) -> Pace {
+        let now = Instant::now();
+        Pace {
+            given: now + deadline / GIVEN,
+            end: now + deadline,
+        }
+    }
+
+    fn until(&self, bytes: usize) -> Instant {
+        let earned = Duration::from_millis(bytes as u64 * 1000 / LEAST_BYTES_PER_SECOND);
+        // Beyond what an `Instant` can say is beyond the end.
+        self.given
+            .checked_add(earned)
+            .map_or(self.end, |until| until.min(self.end))
+    }
 }
 
 #[cfg(test)]
@@ -153,13 +187,14 @@ mod tests {
             (&[b"12345", b"67890"], true),
             (&[b"12345", b"678901"], false),
         ] {
-            let read = read(chunked(chunks), 10, LONG, &budget).await;
+            let read = read(0, chunked(chunks), 10, LONG, &budget).await;
             assert_eq!(read.is_ok(), ok, "{chunks:?}");
             if let Ok(read) = read {
                 assert_eq!(read.bytes, chunks.concat());
             }
         }
         let announced = read(
+            0,
             Full::new(Bytes::from_static(b"12345678901")),
             10,
             LONG,
@@ -179,12 +214,12 @@ mod tests {
     #[tokio::test]
     async fn bytes_are_held_until_the_body_is_dropped() {
         let budget = budget(10);
-        let first = read(chunked(&[b"1234567"]), 10, LONG, &budget)
+        let first = read(0, chunked(&[b"1234567"]), 10, LONG, &budget)
             .await
             .unwrap();
         assert_eq!(budget.held.get(), 7);
         assert!(matches!(
-            read(chunked(&[b"1234"]), 10, LONG, &budget).await,
+            read(0, chunked(&[b"1234"]), 10, LONG, &budget).await,
             Err(Refusal::TooManyBytes)
         ));
         drop(first);
@@ -192,15 +227,85 @@ mod tests {
             (budget.held.get(), budget.bytes.available_permits()),
             (0, 10)
         );
-        assert!(read(chunked(&[b"1234"]), 10, LONG, &budget).await.is_ok());
+        assert!(
+            read(0, chunked(&[b"1234"]), 10, LONG, &budget)
+                .await
+                .is_ok()
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_never_comes_meets_the_deadline() {
         let never = StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, Infallible>>());
         assert!(matches!(
-            read(never, 10, LONG, &budget(10)).await,
+            read(0, never, 10, LONG, &budget(10)).await,
             Err(Refusal::BodyTimeout)
         ));
+    }
+
+    #[tokio::test]
+    async fn a_head_is_held_with_its_body_and_before_it() {
+        let budget = budget(10);
+        let held = read(6, chunked(&[b"1234"]), 10, LONG, &budget)
+            .await
+            .unwrap();
+        assert_eq!(budget.held.get(), 10);
+        drop(held);
+        for (head, body) in [(7, &b"1234"[..]), (11, b"")] {
+            assert!(matches!(
+                read(head, chunked(&[body]), 10, LONG, &budget).await,
+                Err(Refusal::TooManyBytes)
+            ));
+        }
+        assert_eq!(
+            (budget.held.get(), budget.bytes.available_permits()),
+            (0, 10)
+        );
+    }
+
+    /// A kibibyte every `pause`, for ever.
+    fn trickle(pause: Duration) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
+        let frames = futures::stream::unfold((), move |()| async move {
+            tokio::time::sleep(pause).await;
+            Some((Ok(Frame::data(Bytes::from_static(&[0; 1024]))), ()))
+        });
+        StreamBody::new(Box::pin(frames))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_gives_its_place_back_early_and_one_that_flows_may_take_all_the_time()
+     {
+        let limit = 1 << 30;
+        let budget = budget(limit);
+        for (pause_ms, gives_up_after_s) in [(60_000, 10..11), (5000, 10..14), (500, 30..31)] {
+            let started = Instant::now();
+            let body = trickle(Duration::from_millis(pause_ms));
+            assert!(matches!(
+                read(0, body, limit as u64, LONG, &budget).await,
+                Err(Refusal::BodyTimeout)
+            ));
+            let took = started.elapsed().as_secs();
+            assert!(
+                gives_up_after_s.contains(&took),
+                "1 KiB each {pause_ms} ms: after {took} s"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_of_unknown_size_keeps_no_more_memory_than_it_has_bytes() {
+        let chunk: &'static [u8] = &[0; 1000];
+        for chunks in [1, 3, 100] {
+            let read = read(
+                0,
+                chunked(&vec![chunk; chunks]),
+                1 << 20,
+                LONG,
+                &budget(1 << 20),
+            )
+            .await
+            .unwrap();
+            assert_eq!(Vec::from(read.bytes).capacity(), chunks * 1000);
+        }
     }
 }

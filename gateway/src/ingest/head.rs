@@ -4,7 +4,7 @@
 //! lower case, and lines of the same name stand together, in their own order, where the first of them stood.
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Uri};
 
 /// Bytes of the lines, as the limit counts them.
 pub fn size(headers: &HeaderMap) -> usize {
@@ -12,6 +12,12 @@ pub fn size(headers: &HeaderMap) -> usize {
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + 4)
         .sum()
+}
+
+/// Bytes of the target's path and query.
+pub fn target_size(uri: &Uri) -> usize {
+    uri.path_and_query()
+        .map_or(0, |target| target.as_str().len())
 }
 
 /// A value cannot hold CR or LF, so the lines need no escaping.

@@ -1,7 +1,7 @@
 //! One request on the public port: find its source, read it, verify it, match it, have it recorded, answer.
 //!
 //! 200 only after the commit: the sender forgets the event when we answer. Every other answer means that nothing was
-//! kept, and says whether to send again. The checks run in the order of the documents (signature, then storage), and the
+//! kept (one leaves it open: [`Refusal::DatabaseAway`]), and says whether to send again. The checks run in the order of the documents (signature, then storage), and the
 //! cheap ones (source, method, announced size) before a byte of the body is read.
 //!
 //! A request keeps the source it found, whatever happens to the table while its body arrives; the event's `revision`
@@ -54,7 +54,9 @@ const LARGE_BODY: usize = 256 << 10;
 pub struct Ingest {
     limits: Limits,
     trusted_proxies: Vec<IpNet>,
-    ids: ids::Ids,
+    event_ids: ids::Ids,
+    /// Of their own: they are handed out more often, and nothing orders by them.
+    request_ids: ids::Ids,
     requests: Semaphore,
     budget: body::Budget,
     sources: sources::Sources,
@@ -100,7 +102,8 @@ impl Ingest {
             ),
             limits,
             trusted_proxies,
-            ids: ids::Ids::default(),
+            event_ids: ids::Ids::default(),
+            request_ids: ids::Ids::default(),
             sources: sources::Sources::default(),
             metrics,
             observer,
@@ -162,7 +165,7 @@ impl Ingest {
     }
 
     fn request_id(&self) -> String {
-        format(Prefix::Request, self.ids.next(clock::now()))
+        format(Prefix::Request, self.request_ids.next(clock::now()))
     }
 
     fn health(&self, method: &Method, request_id: &str) -> Response<Full<Bytes>> {
@@ -197,6 +200,11 @@ impl Ingest {
         B: Body<Data = Bytes> + Unpin,
     {
         let (head, body) = request.into_parts();
+        let target_bytes = head::target_size(&head.uri);
+        let max_bytes = self.limits.max_target_bytes();
+        if target_bytes > max_bytes {
+            return Err(Refusal::UriTooLong { max_bytes });
+        }
         let key = head
             .uri
             .path()
@@ -220,6 +228,7 @@ impl Ingest {
             .map_err(|_| Refusal::TooManyRequests)?;
         let _counted = InFlight::new(&self.metrics.ingest.in_flight);
         let buffered = body::read(
+            target_bytes + head::size(&head.headers),
             body,
             source.max_body_bytes,
             self.limits.body_timeout,
@@ -289,7 +298,7 @@ impl Ingest {
 
     fn event(&self, request: Whole, source: &Source, namespace: Arc<str>, revision: i64) -> Event {
         Event {
-            id: self.ids.next(request.received_at),
+            id: self.event_ids.next(request.received_at),
             namespace,
             source_id: source.uid,
             revision,

@@ -1,5 +1,6 @@
 //! The public port as senders meet it: a gateway in this process, a database of its own, and raw bytes.
 
+mod bad_input;
 mod client;
 
 use crate::{
@@ -569,18 +570,27 @@ async fn json_nested_ten_thousand_deep_is_an_event_that_no_body_filter_matches()
         ..Filter::default()
     });
     let test = Test::start(&[source, all, some, everything, filtered], |_| {}).await;
-    let deep = [b"[".repeat(10_000), b"]".repeat(10_000)].concat();
-    let answer = send(
-        test.address(),
-        post(
-            "/v1/ingest/github",
-            "content-type: application/json\r\n",
-            &deep,
-        ),
-    )
-    .await;
-    assert_eq!(test.event(answer.event_id()).await.body, deep);
-    assert_eq!(test.count("queue").await, 1);
+    let arrays = [b"[".repeat(10_000), b"]".repeat(10_000)].concat();
+    // What the filter asks for is there, at the very top.
+    let objects = [
+        b"{\"a\":".repeat(10_000),
+        b"1".to_vec(),
+        b"}".repeat(10_000),
+    ]
+    .concat();
+    for (queued, deep) in [(1, arrays), (2, objects)] {
+        let answer = send(
+            test.address(),
+            post(
+                "/v1/ingest/github",
+                "content-type: application/json\r\n",
+                &deep,
+            ),
+        )
+        .await;
+        assert_eq!(test.event(answer.event_id()).await.body, deep);
+        assert_eq!(test.count("queue").await, queued);
+    }
     // Large enough for a thread of its own, and matched by both.
     let large = format!("{{\"a\":\"{}\"}}", "x".repeat(600_000));
     assert_eq!(
@@ -592,7 +602,7 @@ async fn json_nested_ten_thousand_deep_is_an_event_that_no_body_filter_matches()
         .status,
         200
     );
-    assert_eq!(test.count("queue").await, 3);
+    assert_eq!(test.count("queue").await, 4);
     test.gateway.stop().await.unwrap();
 }
 

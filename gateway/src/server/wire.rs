@@ -152,6 +152,7 @@ pub(super) struct Wire {
     refuse: Refuse,
     max_header_bytes: usize,
     max_headers: usize,
+    max_target_bytes: usize,
     /// An answer of ours that is being sent in place of hyper's.
     answer: Option<Bytes>,
     ended: bool,
@@ -183,6 +184,7 @@ impl Wire {
             refuse,
             max_header_bytes: limits.max_header_bytes,
             max_headers: limits.max_headers,
+            max_target_bytes: limits.max_target_bytes(),
             answer: None,
             ended: false,
             lingering: None,
@@ -196,7 +198,9 @@ impl Wire {
             .or_else(|| bytes.strip_prefix(b"HTTP/1.0 "))?;
         let refusal = match status.get(..4)? {
             b"400 " => Refusal::Malformed,
-            b"414 " => Refusal::UriTooLong,
+            b"414 " => Refusal::UriTooLong {
+                max_bytes: self.max_target_bytes,
+            },
             b"431 " => Refusal::HeadersTooLarge {
                 max_bytes: self.max_header_bytes,
                 max_count: self.max_headers,
