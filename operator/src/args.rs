@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long, env = "HOOKSTREAM_GATEWAY_TIMEOUT", default_value = "20s", hide_default_value = true, value_parser = duration)]
     pub gateway_timeout: Duration,
 
-    /// How long a removal of more than half of the routing table must stay the same before it is published, as `30s` [default: 30s]
+    /// How long a removal of more than half of the routing table, or of a kind, must stay the same before it is published, as `30s` [default: 30s]
     #[arg(long, env = "HOOKSTREAM_REMOVAL_HOLD", default_value = "30s", hide_default_value = true, value_parser = duration)]
     pub removal_hold: Duration,
 

@@ -40,17 +40,17 @@ impl Metrics {
             epoch: gauge(
                 registry,
                 "hookstream_operator_epoch",
-                "Epoch of the routing table that this operator publishes under.",
+                "Epoch of the routing table that this operator publishes under; 0 while another leads.",
             ),
             revision: gauge(
                 registry,
                 "hookstream_operator_revision",
-                "Newest revision of the routing table that this operator knows.",
+                "Newest revision of the routing table that this operator published or found; 0 while another leads.",
             ),
             rows: gauge(
                 registry,
                 "hookstream_operator_rows",
-                "Rows of the routing table.",
+                "Rows of the routing table that this operator publishes; 0 while another leads.",
             ),
             objects: gauges(
                 registry,
@@ -95,7 +95,7 @@ impl Metrics {
             removals_held: gauge(
                 registry,
                 "hookstream_operator_removals_held",
-                "Rows whose removal waits because it would take more than half of the table.",
+                "Rows whose removal waits because it would take more than half of the table or of a kind.",
             ),
             repairs: counter(
                 registry,
@@ -146,5 +146,43 @@ impl Metrics {
                 "Oldest revision that a live gateway routes by.",
             ),
         }
+    }
+
+    /// Another operator leads: what only the leader knows must not stay at what it was.
+    pub fn follows(&self) {
+        for gauge in [
+            &self.leader,
+            &self.epoch,
+            &self.revision,
+            &self.rows,
+            &self.removals_held,
+        ] {
+            gauge.set(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_follower_shows_nothing_of_its_former_table() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry);
+        metrics.leader.set(1);
+        metrics.epoch.set(3);
+        metrics.revision.set(40);
+        metrics.rows.set(500);
+        metrics.removals_held.set(6);
+        metrics.follows();
+        let shown = [
+            &metrics.leader,
+            &metrics.epoch,
+            &metrics.revision,
+            &metrics.rows,
+            &metrics.removals_held,
+        ];
+        assert!(shown.iter().all(|gauge| gauge.get() == 0));
     }
 }

@@ -11,7 +11,7 @@ mod table;
 use crate::{
     change::Change,
     core::{Core, Pass, Secrets, Told},
-    guard::{Guard, Judgement},
+    guard::{Extent, Guard, Judgement},
     leadership::Leadership,
     metrics::Metrics,
     notice::{Notice, Notices},
@@ -169,6 +169,10 @@ impl Publisher {
                     if term == self.table.as_ref().map(|table| table.term) {
                         continue;
                     }
+                    // At once, also while a pass would wait for Secrets.
+                    if term.is_none() {
+                        self.follow();
+                    }
                 }
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
@@ -271,13 +275,12 @@ impl Publisher {
 
     /// Not the leader (any more): whoever is has its own idea of what is unpublished.
     fn follow(&mut self) {
-        self.metrics.leader.set(0);
         if self.table.take().is_some() {
             self.core.unpublish();
         }
         self.unpublished.clear();
         self.guard.forget();
-        self.metrics.removals_held.set(0);
+        self.metrics.follows();
     }
 
     /// Begins an epoch, reads the table and notes all that it lacks.
@@ -324,21 +327,15 @@ impl Publisher {
             .map(|(key, _)| *key)
             .collect();
         let count = removals.len();
-        let judgement = self
-            .guard
-            .judge(removals, table.keys.len(), clock::instant());
+        let judgement = self.guard.judge(removals, &table.keys, clock::instant());
         let hold = match &judgement {
             Judgement::Publish => None,
             Judgement::Hold { new, until } => {
-                if *new {
-                    tracing::error!(
-                        removals = count,
-                        rows = table.keys.len(),
-                        "a mass removal is held back"
-                    );
+                if let Some(held) = self.guard.held().filter(|_| *new) {
+                    tracing::error!(removals = %held.extent, "a mass removal is held back");
                     notices.send(Notice::warning(
                         "RemovalHeld",
-                        held_sentence(count, table.keys.len(), self.settings.removal_hold),
+                        held_sentence(&held.extent, self.settings.removal_hold),
                     ));
                 }
                 Some(*until)
@@ -474,9 +471,10 @@ impl Publisher {
     }
 
     async fn report(&mut self, channels: &Channels) {
-        let held = self.guard.held().map(|held| {
-            held_sentence(held.removals.len(), held.rows, self.settings.removal_hold).into()
-        });
+        let held = self
+            .guard
+            .held()
+            .map(|held| held_sentence(&held.extent, self.settings.removal_hold).into());
         let term = self.table.as_ref().map(|table| table.term);
         let report = Report {
             told: self.core.take_report(),
@@ -489,9 +487,9 @@ impl Publisher {
     }
 }
 
-fn held_sentence(removals: usize, rows: usize, stable_for: Duration) -> String {
+fn held_sentence(extent: &Extent, stable_for: Duration) -> String {
     format!(
-        "the removal of {removals} of {rows} rows waits until it has stayed the same for {} s",
+        "the removal of {extent} waits until it has stayed the same for {} s",
         stable_for.as_secs()
     )
 }
