@@ -80,6 +80,15 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- default (printf "%s-keyring" (include "hookstream.fullname" .)) .Values.keyring.existingSecret -}}
 {{- end -}}
 
+{{/* Seconds that a gateway has for its requests and attempts in flight, once it is told to stop. */}}
+{{- define "hookstream.gatewayGrace" -}}
+{{- $grace := sub .Values.gateway.terminationGracePeriodSeconds (add .Values.gateway.preStopSleepSeconds 10) -}}
+{{- if lt $grace 1 -}}
+{{- fail "\n\ngateway.terminationGracePeriodSeconds must be more than gateway.preStopSleepSeconds and ten seconds for the hand-over\n" -}}
+{{- end -}}
+{{- $grace -}}
+{{- end -}}
+
 {{/* What senders put before /v1/ingest */}}
 {{- define "hookstream.publicUrl" -}}
 {{- if .Values.publicUrl -}}
