@@ -5,6 +5,7 @@
 use crate::{
     Pool,
     error::{Error, Result},
+    pool::On,
     time::{from_sql, to_sql},
 };
 use bytes::Bytes;
@@ -116,7 +117,7 @@ pub async fn record(pool: &Pool, batch: &[Recorded]) -> Result<()> {
         .bind(deliveries().map(|(_, d)| d.connection_id).bind_iter())
         .bind(deliveries().map(|(e, _)| &*e.namespace).bind_iter());
     let mut session = pool.session().await?;
-    query.execute(session.connection()).await?;
+    query.run(&mut session).await?;
     session.done().await
 }
 
@@ -139,11 +140,7 @@ pub(crate) const GET_MANY: &str = concat!(
 /// The events of these ids that still exist, in no particular order.
 pub async fn get_many(pool: &Pool, ids: &[Uuid]) -> Result<Vec<Arc<Event>>> {
     let mut session = pool.session().await?;
-    let rows = pool
-        .query(GET_MANY)
-        .bind(ids)
-        .fetch_all(session.connection())
-        .await?;
+    let rows = pool.query(GET_MANY).bind(ids).all(&mut session).await?;
     session.done().await?;
     rows.iter()
         .map(|row| Event::from_row(row).map(Arc::new))

@@ -1,6 +1,6 @@
 //! The one row that says how this database was laid out: the number of shards, which never changes.
 
-use crate::{Pool, error::Result};
+use crate::{Pool, error::Result, pool::On};
 use sqlx::Row;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub async fn load(pool: &Pool) -> Result<Installation> {
     let mut session = pool.session().await?;
     let row = pool
         .query("SELECT shards FROM installation")
-        .fetch_one(session.connection())
+        .one(&mut session)
         .await?;
     session.done().await?;
     let shards: i16 = row.try_get("shards")?;

@@ -45,7 +45,9 @@ pub enum KeyringError {
     Malformed { line: usize },
     #[error("line {line} of the key ring repeats the id {id}")]
     Repeated { line: usize, id: String },
-    #[error("the key ring has no key: write a line `id:key`, the key being 32 random bytes in base64 (`openssl rand -base64 32`)")]
+    #[error(
+        "the key ring has no key: write a line `id:key`, the key being 32 random bytes in base64 (`openssl rand -base64 32`)"
+    )]
     Empty,
 }
 

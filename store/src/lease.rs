@@ -4,7 +4,7 @@
 //! Leases make efficiency and order, not correctness: each write that matters names its epoch and is refused when the
 //! lease has moved on. So a holder that was paused for an hour does no harm when it wakes.
 
-use crate::{Pool, error::Result};
+use crate::{Pool, error::Result, pool::On};
 use sqlx::{
     Postgres, Row as _,
     postgres::{PgArguments, PgBindIterExt, PgRow},
@@ -91,13 +91,13 @@ pub async fn acquire_many(
         return Ok(Vec::new());
     }
     let trusted_until = trust(ttl);
-    let mut session = pool.session().await?;
+    let mut session = pool.session_within(patience(ttl)).await?;
     let query = pool
         .query(ACQUIRE)
         .bind(names.into_iter().bind_iter())
         .bind(holder)
         .bind(ttl.as_secs_f64());
-    let rows = query.fetch_all(session.connection()).await?;
+    let rows = query.all(&mut session).await?;
     session.done().await?;
     let holder: Arc<str> = Arc::from(holder);
     let lease = |row: &PgRow| -> Result<Lease> {
@@ -128,10 +128,10 @@ pub async fn renew_many(pool: &Pool, leases: &[Lease], ttl: Duration) -> Result<
         return Ok(Vec::new());
     }
     let trusted_until = trust(ttl);
-    let mut session = pool.session().await?;
+    let mut session = pool.session_within(patience(ttl)).await?;
     let rows = bind_leases(pool.query(RENEW), leases)
         .bind(ttl.as_secs_f64())
-        .fetch_all(session.connection())
+        .all(&mut session)
         .await?;
     session.done().await?;
     let renewed = rows
@@ -160,9 +160,9 @@ pub async fn release_many(pool: &Pool, leases: &[Lease]) -> Result<()> {
     if leases.is_empty() {
         return Ok(());
     }
-    let mut session = pool.session().await?;
+    let mut session = pool.session_within(PATIENCE).await?;
     bind_leases(pool.query(RELEASE), leases)
-        .execute(session.connection())
+        .run(&mut session)
         .await?;
     session.done().await
 }
@@ -183,6 +183,15 @@ fn trust(ttl: Duration) -> Instant {
     Instant::now() + ttl - ttl / 5
 }
 
+/// How long the calls of which a lease's time to live depends may take. What a call that was given up did all the same
+/// is undone by time: a lease taken by it expires.
+fn patience(ttl: Duration) -> Duration {
+    (ttl / 3).clamp(Duration::from_secs(1), PATIENCE)
+}
+
+/// A replica asks for all of these between two renewals, so none may take as long as a lease lives.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A lease as the database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -195,13 +204,9 @@ pub struct Row {
 
 /// The leases whose names begin with `prefix`, by name.
 pub async fn list(pool: &Pool, prefix: &str) -> Result<Vec<Row>> {
-    let mut session = pool.session().await?;
+    let mut session = pool.session_within(PATIENCE).await?;
     let sql = "SELECT name, holder, epoch, expires_at <= now() AS expired FROM lease WHERE starts_with(name, $1) ORDER BY name";
-    let rows = pool
-        .query(sql)
-        .bind(prefix)
-        .fetch_all(session.connection())
-        .await?;
+    let rows = pool.query(sql).bind(prefix).all(&mut session).await?;
     session.done().await?;
     let lease = |row: &PgRow| -> Result<Row> {
         Ok(Row {

@@ -1,6 +1,6 @@
 //! Hints through LISTEN/NOTIFY. Only hints: whoever waits for one also looks on a timer.
 
-use crate::{Pool, Store, error::Result};
+use crate::{Pool, Store, error::Result, pool::On};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use std::time::Duration;
 use uuid::Uuid;
@@ -123,7 +123,7 @@ pub async fn notify_queue(pool: &Pool, destinations: &[Uuid]) -> Result<()> {
     let query = pool
         .query("SELECT pg_notify('hookstream_queue', payload) FROM unnest($1::text[]) AS payload")
         .bind(payloads);
-    query.execute(session.connection()).await?;
+    query.run(&mut session).await?;
     session.done().await
 }
 

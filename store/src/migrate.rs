@@ -9,8 +9,10 @@ use crate::{
     Pool,
     error::{Error, Result},
     lease, partitions,
+    pool::{On, Session},
 };
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
+use std::time::Duration;
 
 /// All migrations, numbered from 1 without gaps. Never edit one that was released: add the next.
 const MIGRATIONS: [(i32, &str, &str); 1] =
@@ -49,19 +51,17 @@ pub struct Migrated {
 /// `shards` is 1 to 4096.
 pub async fn migrate(pool: &Pool, shards: u16) -> Result<Migrated> {
     let mut session = pool.begin().await?;
-    let connection = session.connection();
     // The transaction may have to wait for another process's whole migration.
-    sqlx::raw_sql("SET LOCAL statement_timeout = '10min'")
-        .execute(&mut *connection)
-        .await?;
+    session.raw("SET LOCAL statement_timeout = '10min'").await?;
+    session.wait_for(Duration::from_secs(605));
     pool.query("SELECT pg_advisory_xact_lock($1)")
         .bind(MIGRATE_LOCK)
-        .execute(&mut *connection)
+        .run(&mut session)
         .await?;
-    let applied = apply_missing(pool, connection).await?;
-    let shards_now = lay_out(pool, connection, shards).await?;
-    let now = partitions::database_now(pool, connection).await?;
-    partitions::ensure_within(pool, connection, now).await?;
+    let applied = apply_missing(pool, &mut session).await?;
+    let shards_now = lay_out(pool, &mut session, shards).await?;
+    let now = partitions::database_now(pool, &mut session).await?;
+    partitions::ensure_within(pool, &mut session, now).await?;
     session.done().await?;
     Ok(Migrated {
         applied,
@@ -70,20 +70,20 @@ pub async fn migrate(pool: &Pool, shards: u16) -> Result<Migrated> {
     })
 }
 
-async fn apply_missing(pool: &Pool, connection: &mut PgConnection) -> Result<Vec<i32>> {
+async fn apply_missing(pool: &Pool, session: &mut Session) -> Result<Vec<i32>> {
     let table = "CREATE TABLE IF NOT EXISTS schema_migration \
                  (version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())";
     // Asked for first: IF NOT EXISTS would need the right to create even when the table is there.
     let exists = pool
         .query("SELECT to_regclass('schema_migration') IS NOT NULL AS there")
-        .fetch_one(&mut *connection)
+        .one(session)
         .await?;
     if !exists.try_get::<bool, _>("there")? {
-        sqlx::raw_sql(table).execute(&mut *connection).await?;
+        session.raw(table).await?;
     }
     let newest = pool
         .query("SELECT coalesce(max(version), 0) AS newest FROM schema_migration")
-        .fetch_one(&mut *connection)
+        .one(session)
         .await?;
     let newest: i32 = newest.try_get("newest")?;
     if newest > KNOWN {
@@ -97,12 +97,12 @@ async fn apply_missing(pool: &Pool, connection: &mut PgConnection) -> Result<Vec
         .into_iter()
         .filter(|(version, ..)| *version > newest)
     {
-        sqlx::raw_sql(sql).execute(&mut *connection).await?;
+        session.raw(sql).await?;
         let insert = "INSERT INTO schema_migration (version, name) VALUES ($1, $2)";
         pool.query(insert)
             .bind(version)
             .bind(name)
-            .execute(&mut *connection)
+            .run(session)
             .await?;
         applied.push(version);
     }
@@ -110,25 +110,25 @@ async fn apply_missing(pool: &Pool, connection: &mut PgConnection) -> Result<Vec
 }
 
 /// The number of shards that the database has, after giving it `shards` if it has none. Each shard gets a free lease.
-async fn lay_out(pool: &Pool, connection: &mut PgConnection, shards: u16) -> Result<u16> {
+async fn lay_out(pool: &Pool, session: &mut Session, shards: u16) -> Result<u16> {
     let wanted = i16::try_from(shards).unwrap_or(i16::MAX);
     let insert = "INSERT INTO installation (shards) VALUES ($1) ON CONFLICT DO NOTHING";
     let laid_out = pool
         .query(insert)
         .bind(wanted)
-        .execute(&mut *connection)
+        .run(session)
         .await?
         .rows_affected()
         == 1;
     let row = pool
         .query("SELECT shards FROM installation")
-        .fetch_one(&mut *connection)
+        .one(session)
         .await?;
     let shards = row.try_get::<i16, _>("shards")?.unsigned_abs();
     if laid_out {
         let names: Vec<String> = (0..shards).map(lease::shard_name).collect();
         let free = "INSERT INTO lease (name, expires_at) SELECT name, now() FROM unnest($1::text[]) AS name ON CONFLICT DO NOTHING";
-        pool.query(free).bind(names).execute(connection).await?;
+        pool.query(free).bind(names).run(session).await?;
     }
     Ok(shards)
 }

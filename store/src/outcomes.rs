@@ -6,6 +6,7 @@ use crate::{
     events::shard_to_sql,
     lease::{Held, shard_name},
     partitions,
+    pool::On,
     time::to_sql,
 };
 use bytes::Bytes;
@@ -304,7 +305,7 @@ async fn write_once(
         .bind(finished().map(|o| i32::from(o.attempt.number)).bind_iter())
         .bind(finished().map(|o| to_sql(o.recorded_at)).bind_iter());
     let mut session = pool.session().await?;
-    let rows = query.fetch_all(session.connection()).await?;
+    let rows = query.all(&mut session).await?;
     session.done().await?;
     let shards = rows
         .iter()
@@ -364,7 +365,7 @@ pub async fn bury(
         .bind(i64::from(limit))
         .bind(GaveUp::DestinationDeleted.as_str());
     let mut session = pool.session().await?;
-    let row = query.fetch_one(session.connection()).await?;
+    let row = query.one(&mut session).await?;
     session.done().await?;
     Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
 }
@@ -401,7 +402,7 @@ pub async fn drop_orphans(
         .bind(destination)
         .bind(i64::from(limit));
     let mut session = pool.session().await?;
-    let row = query.fetch_one(session.connection()).await?;
+    let row = query.one(&mut session).await?;
     session.done().await?;
     Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
 }

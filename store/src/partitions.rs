@@ -4,9 +4,14 @@
 //! UUID whose first 48 bits are its midnight's milliseconds. A new partition is made beside its parent and then attached,
 //! which locks out neither readers nor writers; dropping one does for a moment, and gives up rather than make them wait.
 
-use crate::{Pool, error::Result, migrate::PARTITIONS_LOCK};
+use crate::{
+    Pool,
+    error::Result,
+    migrate::PARTITIONS_LOCK,
+    pool::{On, Session},
+};
 use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::Row;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
@@ -20,7 +25,7 @@ const AHEAD: i64 = 3;
 /// Yesterday too: a gateway whose clock is a little behind writes into it after midnight.
 pub async fn ensure(pool: &Pool, now: Timestamp) -> Result<u32> {
     let mut session = pool.begin().await?;
-    let made = ensure_within(pool, session.connection(), now).await?;
+    let made = ensure_within(pool, &mut session, now).await?;
     session.done().await?;
     Ok(made)
 }
@@ -28,8 +33,8 @@ pub async fn ensure(pool: &Pool, now: Timestamp) -> Result<u32> {
 /// The same by the database's clock.
 pub(crate) async fn ensure_now(pool: &Pool) -> Result<u32> {
     let mut session = pool.begin().await?;
-    let now = database_now(pool, session.connection()).await?;
-    let made = ensure_within(pool, session.connection(), now).await?;
+    let now = database_now(pool, &mut session).await?;
+    let made = ensure_within(pool, &mut session, now).await?;
     session.done().await?;
     Ok(made)
 }
@@ -37,15 +42,15 @@ pub(crate) async fn ensure_now(pool: &Pool) -> Result<u32> {
 /// The database's clock. What is older than the retention must not be decided by a replica whose clock has jumped ahead.
 pub async fn database_clock(pool: &Pool) -> Result<Timestamp> {
     let mut session = pool.session().await?;
-    let now = database_now(pool, session.connection()).await?;
+    let now = database_now(pool, &mut session).await?;
     session.done().await?;
     Ok(now)
 }
 
-pub(crate) async fn database_now(pool: &Pool, connection: &mut PgConnection) -> Result<Timestamp> {
+pub(crate) async fn database_now(pool: &Pool, session: &mut Session) -> Result<Timestamp> {
     let row = pool
         .query("SELECT clock_timestamp() AS now")
-        .fetch_one(connection)
+        .one(session)
         .await?;
     Ok(crate::time::from_sql(row.try_get("now")?))
 }
@@ -53,17 +58,17 @@ pub(crate) async fn database_now(pool: &Pool, connection: &mut PgConnection) -> 
 /// The same inside a transaction.
 pub(crate) async fn ensure_within(
     pool: &Pool,
-    connection: &mut PgConnection,
+    session: &mut Session,
     now: Timestamp,
 ) -> Result<u32> {
     pool.query("SELECT pg_advisory_xact_lock($1)")
         .bind(PARTITIONS_LOCK)
-        .execute(&mut *connection)
+        .run(session)
         .await?;
     let today = day_of(now);
     let mut made = 0;
     for table in TABLES {
-        let there = days(pool, connection, table).await?;
+        let there = days(pool, session, table).await?;
         for day in (-1..=AHEAD)
             .map(|n| today.saturating_add(n.days()))
             .filter(|day| !there.contains(day))
@@ -78,9 +83,7 @@ pub(crate) async fn ensure_within(
                 "CREATE TABLE {partition} (LIKE {table} INCLUDING ALL); \
                  ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES FROM ('{from}') TO ('{to}')"
             );
-            sqlx::raw_sql(AssertSqlSafe(sql))
-                .execute(&mut *connection)
-                .await?;
+            session.raw(sql).await?;
             made += 1;
         }
     }
@@ -96,7 +99,7 @@ pub async fn drop_before(pool: &Pool, day: Date) -> Result<Vec<Date>> {
     let mut tables = Vec::new();
     let mut session = pool.session().await?;
     for table in TABLES {
-        for old in days(pool, session.connection(), table)
+        for old in days(pool, &mut session, table)
             .await?
             .into_iter()
             .filter(|old| *old < day)
@@ -114,11 +117,11 @@ pub async fn drop_before(pool: &Pool, day: Date) -> Result<Vec<Date>> {
     tables.sort_by(|a, b| a.rsplit('_').next().cmp(&b.rsplit('_').next()));
     for partition in tables {
         let mut session = pool.begin().await?;
-        sqlx::raw_sql(AssertSqlSafe(format!(
-            "SET LOCAL lock_timeout = '1s'; DROP TABLE IF EXISTS {partition}"
-        )))
-        .execute(session.connection())
-        .await?;
+        session
+            .raw(format!(
+                "SET LOCAL lock_timeout = '1s'; DROP TABLE IF EXISTS {partition}"
+            ))
+            .await?;
         session.done().await?;
     }
     Ok(doomed.into_iter().collect())
@@ -128,13 +131,11 @@ pub async fn drop_before(pool: &Pool, day: Date) -> Result<Vec<Date>> {
 async fn forget_queued_before(pool: &Pool, day: Date) -> Result<()> {
     let mut session = pool.begin().await?;
     // The one statement that reads the whole queue: once a day, by one replica.
-    sqlx::raw_sql("SET LOCAL enable_seqscan = on")
-        .execute(session.connection())
-        .await?;
+    session.raw("SET LOCAL enable_seqscan = on").await?;
     let gone = pool
         .query("DELETE FROM queue WHERE event_id < $1")
         .bind(bound(day))
-        .execute(session.connection())
+        .run(&mut session)
         .await?;
     session.done().await?;
     if gone.rows_affected() > 0 {
@@ -156,7 +157,7 @@ pub async fn lag(pool: &Pool, now: Timestamp, keep_from: Date) -> Result<Lag> {
     let mut session = pool.session().await?;
     let mut all = Vec::new();
     for table in TABLES {
-        all.push(days(pool, session.connection(), table).await?);
+        all.push(days(pool, &mut session, table).await?);
     }
     session.done().await?;
     let any: BTreeSet<Date> = all.iter().flatten().copied().collect();
@@ -174,20 +175,20 @@ pub async fn lag(pool: &Pool, now: Timestamp, keep_from: Date) -> Result<Lag> {
 /// The days for which history has all its partitions.
 pub(crate) async fn complete_days(pool: &Pool) -> Result<BTreeSet<Date>> {
     let mut session = pool.session().await?;
-    let mut complete = days(pool, session.connection(), TABLES[0]).await?;
+    let mut complete = days(pool, &mut session, TABLES[0]).await?;
     for table in &TABLES[1..] {
-        let there = days(pool, session.connection(), table).await?;
+        let there = days(pool, &mut session, table).await?;
         complete.retain(|day| there.contains(day));
     }
     session.done().await?;
     Ok(complete)
 }
 
-async fn days(pool: &Pool, connection: &mut PgConnection, table: &str) -> Result<BTreeSet<Date>> {
+async fn days(pool: &Pool, session: &mut Session, table: &str) -> Result<BTreeSet<Date>> {
     let rows = pool
         .query("SELECT c.relname::text AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass($1)")
         .bind(table.to_owned())
-        .fetch_all(connection)
+        .all(session)
         .await?;
     let mut days = BTreeSet::new();
     for row in rows {

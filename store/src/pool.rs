@@ -7,13 +7,17 @@
 //!   server connection, so each call runs in a transaction there, with unnamed statements and `SET LOCAL`. LISTEN then
 //!   needs [`Options::listen_url`], a direct URL.
 //!
+//! A server that falls silent without a word (a failover, a partition) costs each call a bounded time: the server's own
+//! time-outs don't reach us then, so [`Session`] has one for every wait, and a connection that doesn't answer leaves the pool.
+//!
 //! Every statement here is by key. The planner is told so ([`PLANNER`]), since a plan made while the queue was empty (a
 //! sequential scan costs nothing then) stays in the connection's cache when the queue holds a million rows.
 
 use crate::error::{Error, Result};
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPoolOptions};
-use sqlx::{PgPool, Postgres, Transaction, query::Query};
-use std::{fmt, str::FromStr, time::Duration};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, pool::PoolConnection, query::Query};
+use std::{borrow::Cow, fmt, future::Future, str::FromStr, time::Duration};
+use tokio::time::timeout;
 
 /// Settings of each of our sessions. No scan of a whole table, no join that reads one; no compiling of plans to machine
 /// code, which a disabled scan's cost would trigger.
@@ -24,15 +28,33 @@ const PLANNER: [(&str, &str); 4] = [
     ("jit", "off"),
 ];
 
-/// The same for a transaction behind a pooler, in the round trip that begins it.
-const BEGIN_POOLED: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
-                            SET LOCAL enable_mergejoin = off; SET LOCAL jit = off";
+/// The same for a transaction behind a pooler, in the round trip that begins it, and the time-outs that a direct
+/// connection gets when it's made: [`STATEMENT_TIMEOUT`].
+macro_rules! pooled {
+    ($begin:literal) => {
+        concat!(
+            $begin,
+            "; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
+             SET LOCAL jit = off; SET LOCAL statement_timeout = '30s'; \
+             SET LOCAL idle_in_transaction_session_timeout = '30s'"
+        )
+    };
+}
 
-const BEGIN_POOLED_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_seqscan = off; \
-                                     SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off";
+const BEGIN_POOLED: &str = pooled!("BEGIN");
+
+const BEGIN_POOLED_SNAPSHOT: &str = pooled!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
 
 /// The server gives up a statement of ours after this; callers see [`Error::Unavailable`].
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// We give up a statement after this: the server, if it can be heard at all, has said so before.
+const ANSWER: Duration = Duration::from_secs(35);
+
+/// How long a connection may take to say that nothing is under way on it, before it goes back into the pool or, after it
+/// lay idle, comes out of it. Past it the connection is closed, and its place in the pool is free.
+const AT_REST: Duration = Duration::from_secs(5);
+const STILL_THERE: Duration = Duration::from_secs(1);
 
 /// A connection that lay idle longer is tried before it is used: after a restart of Postgres all of them are dead.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
@@ -117,7 +139,9 @@ impl Store {
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
                     if meta.idle_for > TRUSTED_IDLE {
-                        sqlx::Connection::ping(connection).await?;
+                        timeout(STILL_THERE, sqlx::Connection::ping(connection))
+                            .await
+                            .unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
                     }
                     Ok(true)
                 })
@@ -232,20 +256,22 @@ impl Pool {
 
     /// A connection for one statement. Behind a pooler it is a transaction: call [`Session::done`] after it.
     pub(crate) async fn session(&self) -> Result<Session> {
-        Ok(if self.pooled {
-            Session::Transaction(self.inner.begin_with(BEGIN_POOLED).await?)
+        self.session_within(ANSWER).await
+    }
+
+    /// The same with another bound for each wait, that for a connection included.
+    pub(crate) async fn session_within(&self, patience: Duration) -> Result<Session> {
+        if self.pooled {
+            self.begin_with(BEGIN_POOLED, patience).await
         } else {
-            Session::Connection(self.inner.acquire().await?)
-        })
+            self.take(patience).await
+        }
     }
 
     /// A transaction for several statements.
     pub(crate) async fn begin(&self) -> Result<Session> {
-        Ok(Session::Transaction(if self.pooled {
-            self.inner.begin_with(BEGIN_POOLED).await?
-        } else {
-            self.inner.begin().await?
-        }))
+        let begin = if self.pooled { BEGIN_POOLED } else { "BEGIN" };
+        self.begin_with(begin, ANSWER).await
     }
 
     /// A read-only transaction that sees one moment throughout.
@@ -255,7 +281,23 @@ impl Pool {
         } else {
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
         };
-        Ok(Session::Transaction(self.inner.begin_with(begin).await?))
+        self.begin_with(begin, ANSWER).await
+    }
+
+    async fn begin_with(&self, begin: &'static str, patience: Duration) -> Result<Session> {
+        let mut session = self.take(patience).await?;
+        // Before it is sent: whatever becomes of it, this connection must not be used by others until it has ended.
+        session.in_transaction = true;
+        session.raw(begin).await?;
+        Ok(session)
+    }
+
+    async fn take(&self, patience: Duration) -> Result<Session> {
+        Ok(Session {
+            connection: within(patience, self.inner.acquire()).await?,
+            in_transaction: false,
+            patience,
+        })
     }
 
     /// A statement that is prepared and kept, unless a pooler stands between.
@@ -264,24 +306,94 @@ impl Pool {
     }
 }
 
-pub(crate) enum Session {
-    Connection(sqlx::pool::PoolConnection<Postgres>),
-    Transaction(Transaction<'static, Postgres>),
+/// A connection while it is ours. Every wait on it ends: [`Error::Unavailable`] when the server doesn't answer.
+///
+/// Dropped at any moment, it goes back to the pool if the server then says that nothing is under way on it, and is closed
+/// otherwise; a transaction that is not [`Session::done`] is always closed, by which the server rolls it back.
+pub(crate) struct Session {
+    connection: PoolConnection<Postgres>,
+    in_transaction: bool,
+    /// For each statement.
+    patience: Duration,
 }
 
 impl Session {
-    pub(crate) fn connection(&mut self) -> &mut PgConnection {
-        match self {
-            Session::Connection(connection) => connection,
-            Session::Transaction(transaction) => transaction,
-        }
+    /// Gives each statement from here on this long, for those that may wait for others' work.
+    pub(crate) fn wait_for(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
-    /// Commits. A session that is dropped instead rolls back.
-    pub(crate) async fn done(self) -> Result<()> {
-        if let Session::Transaction(transaction) = self {
-            transaction.commit().await?;
+    /// Runs statements without parameters. Never with anything in them that isn't ours.
+    pub(crate) async fn raw(&mut self, sql: impl Into<Cow<'static, str>>) -> Result<()> {
+        let sql = sqlx::raw_sql(AssertSqlSafe(sql.into()));
+        within(self.patience, sql.execute(&mut *self.connection))
+            .await
+            .map(drop)
+    }
+
+    /// Commits.
+    pub(crate) async fn done(mut self) -> Result<()> {
+        if self.in_transaction {
+            self.raw("COMMIT").await?;
+            self.in_transaction = false;
         }
         Ok(())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.in_transaction {
+            // The driver does so in the background and gives it 5 s.
+            self.connection.close_on_drop();
+            return;
+        }
+        // What the driver would do itself, but for ever when the server is silent: the place in the pool would be lost.
+        let returned = self.connection.return_to_pool();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn(timeout(AT_REST, returned)));
+        }
+    }
+}
+
+/// Runs a statement on a session.
+pub(crate) trait On: Sized {
+    /// For what it does.
+    fn run(self, session: &mut Session) -> impl Future<Output = Result<PgQueryResult>> + Send;
+    fn all(self, session: &mut Session) -> impl Future<Output = Result<Vec<PgRow>>> + Send;
+    fn one(self, session: &mut Session) -> impl Future<Output = Result<PgRow>> + Send;
+    fn optional(self, session: &mut Session) -> impl Future<Output = Result<Option<PgRow>>> + Send;
+}
+
+impl On for Query<'_, Postgres, PgArguments> {
+    async fn run(self, session: &mut Session) -> Result<PgQueryResult> {
+        within(session.patience, self.execute(&mut *session.connection)).await
+    }
+
+    async fn all(self, session: &mut Session) -> Result<Vec<PgRow>> {
+        within(session.patience, self.fetch_all(&mut *session.connection)).await
+    }
+
+    async fn one(self, session: &mut Session) -> Result<PgRow> {
+        within(session.patience, self.fetch_one(&mut *session.connection)).await
+    }
+
+    async fn optional(self, session: &mut Session) -> Result<Option<PgRow>> {
+        within(
+            session.patience,
+            self.fetch_optional(&mut *session.connection),
+        )
+        .await
+    }
+}
+
+/// A wait for the server that ends.
+pub(crate) async fn within<T>(
+    patience: Duration,
+    call: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T> {
+    match timeout(patience, call).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Error::Unavailable("Postgres does not answer".into())),
     }
 }

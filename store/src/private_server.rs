@@ -189,6 +189,10 @@ impl PrivateServer {
             return;
         };
         self.kill_postmaster();
+        if let Some(stdin) = &mut child.stdin {
+            // As in `stop`: without the line the end of the pipe would mean that we have ended, and take a temporary folder.
+            let _ = stdin.write_all(b"stop\n");
+        }
         let _ = child.wait();
     }
 

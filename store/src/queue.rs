@@ -7,6 +7,7 @@ use crate::{
     Pool,
     error::Result,
     events::{Event, event_columns, shard_to_sql},
+    pool::On,
     time::{from_sql, to_sql},
 };
 use jiff::Timestamp;
@@ -47,7 +48,7 @@ pub async fn destinations(pool: &Pool, shard: u16) -> Result<Vec<Uuid>> {
     let rows = pool
         .query(DESTINATIONS)
         .bind(shard_to_sql(shard))
-        .fetch_all(session.connection())
+        .all(&mut session)
         .await?;
     session.done().await?;
     rows.iter()
@@ -113,7 +114,7 @@ pub async fn head_within(
         .bind(delivery_id)
         .bind(i64::from(limit))
         .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
-        .fetch_all(session.connection())
+        .all(&mut session)
         .await?;
     session.done().await?;
     let pending = |row: &PgRow, event: &Event| -> Result<Pending> {
@@ -160,7 +161,7 @@ pub async fn next_due(
         .bind(to_sql(due_at))
         .bind(delivery_id);
     let mut session = pool.session().await?;
-    let row = query.fetch_optional(session.connection()).await?;
+    let row = query.optional(&mut session).await?;
     session.done().await?;
     row.map(|row| {
         Ok((
@@ -216,11 +217,7 @@ FROM d";
 /// Counts up to 20,000 rows and estimates beyond, so it costs the same for a queue of millions.
 pub async fn depth(pool: &Pool) -> Result<Depth> {
     let mut session = pool.session().await?;
-    let row = pool
-        .query(COUNT)
-        .bind(COUNTED)
-        .fetch_one(session.connection())
-        .await?;
+    let row = pool.query(COUNT).bind(COUNTED).one(&mut session).await?;
     let count = |name: &str| -> Result<u64> { Ok(row.try_get::<i64, _>(name)?.unsigned_abs()) };
     let mut depth = Depth {
         pending: count("pending")?,
@@ -231,7 +228,7 @@ pub async fn depth(pool: &Pool) -> Result<Depth> {
     };
     let counted = depth.pending + depth.retrying;
     if counted >= COUNTED.unsigned_abs() {
-        let row = pool.query(ESTIMATE).fetch_one(session.connection()).await?;
+        let row = pool.query(ESTIMATE).one(&mut session).await?;
         let live = row
             .try_get::<Option<i64>, _>("live")?
             .unwrap_or_default()

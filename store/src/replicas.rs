@@ -3,6 +3,8 @@
 use crate::{
     Pool,
     error::Result,
+    lease::PATIENCE,
+    pool::On,
     time::{from_sql, to_sql},
 };
 use jiff::Timestamp;
@@ -56,8 +58,8 @@ pub async fn heartbeat(pool: &Pool, replica: &Replica) -> Result<()> {
         .bind(replica.applied_revision)
         .bind(bounded(replica.unreadable_rows))
         .bind(bounded(replica.shards));
-    let mut session = pool.session().await?;
-    query.execute(session.connection()).await?;
+    let mut session = pool.session_within(PATIENCE).await?;
+    query.run(&mut session).await?;
     session.done().await
 }
 
@@ -70,11 +72,11 @@ WHERE heartbeat_at > now() - make_interval(secs => $1) ORDER BY id";
 
 /// The replicas heard of `within` that time, by id. Rows unheard of for ten times as long are deleted on the way.
 pub async fn live(pool: &Pool, within: Duration) -> Result<Vec<Replica>> {
-    let mut session = pool.session().await?;
+    let mut session = pool.session_within(PATIENCE).await?;
     let rows = pool
         .query(LIVE)
         .bind(within.as_secs_f64())
-        .fetch_all(session.connection())
+        .all(&mut session)
         .await?;
     session.done().await?;
     let replica = |row: &PgRow| -> Result<Replica> {
@@ -95,9 +97,9 @@ pub async fn live(pool: &Pool, within: Duration) -> Result<Vec<Replica>> {
 
 /// Says that the shards are to be shared anew: some were let go.
 pub async fn announce(pool: &Pool) -> Result<()> {
-    let mut session = pool.session().await?;
+    let mut session = pool.session_within(PATIENCE).await?;
     pool.query("SELECT pg_notify('hookstream_replicas', '')")
-        .execute(session.connection())
+        .run(&mut session)
         .await?;
     session.done().await
 }
@@ -107,10 +109,7 @@ WITH gone AS (DELETE FROM replica WHERE id = $1 RETURNING id) SELECT pg_notify('
 
 /// Removes a replica that ends, and NOTIFYs.
 pub async fn leave(pool: &Pool, id: &str) -> Result<()> {
-    let mut session = pool.session().await?;
-    pool.query(LEAVE)
-        .bind(id)
-        .execute(session.connection())
-        .await?;
+    let mut session = pool.session_within(PATIENCE).await?;
+    pool.query(LEAVE).bind(id).run(&mut session).await?;
     session.done().await
 }

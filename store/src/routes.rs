@@ -7,13 +7,14 @@
 use crate::{
     Keyring, Lease, Pool,
     error::{Error, Result},
+    pool::{On, Session},
 };
 use routing::{
     row::{Kind, Row, RowKey, Spec, parse_payload},
     secret::Secret,
 };
 use sqlx::{
-    PgConnection, Row as _,
+    Row as _,
     postgres::{PgBindIterExt, PgRow},
 };
 use std::{collections::HashMap, error::Error as StdError, sync::Arc};
@@ -87,7 +88,7 @@ pub async fn begin_epoch(pool: &Pool, leader: &str, lease: &Lease) -> Result<Epo
         .bind(&lease.name)
         .bind(&*lease.holder)
         .bind(lease.epoch)
-        .fetch_optional(session.connection())
+        .optional(&mut session)
         .await?;
     if mine.is_none() {
         return Err(Error::Fenced);
@@ -95,7 +96,7 @@ pub async fn begin_epoch(pool: &Pool, leader: &str, lease: &Lease) -> Result<Epo
     let row = pool
         .query(BEGIN_EPOCH)
         .bind(leader)
-        .fetch_one(session.connection())
+        .one(&mut session)
         .await?;
     session.done().await?;
     Ok(Epoch(row.try_get("epoch")?))
@@ -137,9 +138,8 @@ pub async fn publish(
     let mut session = pool.begin().await?;
     let row = pool
         .query("SELECT epoch, revision FROM route_head FOR UPDATE")
-        .fetch_one(session.connection())
-        .await
-        .map_err(Error::from)?;
+        .one(&mut session)
+        .await?;
     let head = read_head(&row)?;
     if head.epoch != epoch.0 {
         return Err(PublishError::Fenced);
@@ -147,7 +147,7 @@ pub async fn publish(
     let revision = head.revision + 1;
     let mut written = 0;
     for chunk in changed.chunks(CHUNK) {
-        written += upsert(pool, session.connection(), revision, chunk, keyring).await?;
+        written += upsert(pool, &mut session, revision, chunk, keyring).await?;
     }
     if !removed.is_empty() {
         let query = pool
@@ -155,13 +155,10 @@ pub async fn publish(
             .bind(revision)
             .bind(removed.iter().map(|key| key.kind.as_str()).bind_iter())
             .bind(removed.iter().map(|key| key.uid).bind_iter());
-        written += query
-            .execute(session.connection())
-            .await
-            .map_err(Error::from)?
-            .rows_affected();
+        written += query.run(&mut session).await?.rows_affected();
     }
     if written == 0 {
+        session.done().await?;
         return Ok(Published {
             revision: head.revision,
             changed: 0,
@@ -171,16 +168,11 @@ pub async fn publish(
         .query("UPDATE route_head SET revision = $1, leader = $2")
         .bind(revision)
         .bind(leader);
-    query
-        .execute(session.connection())
-        .await
-        .map_err(Error::from)?;
+    query.run(&mut session).await?;
     let hint = pool
         .query("SELECT pg_notify('hookstream_routes', $1)")
         .bind(format!("{}.{revision}", epoch.0));
-    hint.execute(session.connection())
-        .await
-        .map_err(Error::from)?;
+    hint.run(&mut session).await?;
     session.done().await?;
     Ok(Published {
         revision,
@@ -191,7 +183,7 @@ pub async fn publish(
 /// Writes those of the rows that differ from what is there. Returns how many.
 async fn upsert(
     pool: &Pool,
-    connection: &mut PgConnection,
+    session: &mut Session,
     revision: i64,
     rows: &[Row],
     keyring: &Keyring,
@@ -205,7 +197,7 @@ async fn upsert(
         .query(DIGESTS)
         .bind(rows.iter().map(|row| row.kind().as_str()).bind_iter())
         .bind(rows.iter().map(|row| row.uid).bind_iter())
-        .fetch_all(&mut *connection)
+        .all(session)
         .await?;
     let mut digests: HashMap<(&str, Uuid), &[u8]> = HashMap::with_capacity(there.len());
     for row in &there {
@@ -246,7 +238,7 @@ async fn upsert(
                 .bind_iter(),
         )
         .bind(new.iter().map(|new| &new.digest[..]).bind_iter());
-    Ok(query.execute(connection).await?.rows_affected())
+    Ok(query.run(session).await?.rows_affected())
 }
 
 /// The head alone: what a poll looks at.
@@ -254,7 +246,7 @@ pub async fn head(pool: &Pool) -> Result<Head> {
     let mut session = pool.session().await?;
     let row = pool
         .query("SELECT epoch, revision FROM route_head")
-        .fetch_one(session.connection())
+        .one(&mut session)
         .await?;
     session.done().await?;
     read_head(&row)
@@ -287,7 +279,7 @@ async fn load(pool: &Pool, since: Option<Head>, keyring: &Keyring) -> Result<Loa
     let mut session = pool.begin_snapshot().await?;
     let row = pool
         .query("SELECT epoch, revision, pruned FROM route_head")
-        .fetch_one(session.connection())
+        .one(&mut session)
         .await?;
     let head = read_head(&row)?;
     let pruned: i64 = row.try_get("pruned")?;
@@ -299,10 +291,10 @@ async fn load(pool: &Pool, since: Option<Head>, keyring: &Keyring) -> Result<Loa
         Some(since) => {
             pool.query(SINCE)
                 .bind(since.revision)
-                .fetch_all(session.connection())
+                .all(&mut session)
                 .await?
         }
-        None => pool.query(ALL).fetch_all(session.connection()).await?,
+        None => pool.query(ALL).all(&mut session).await?,
     };
     session.done().await?;
     let mut loaded = Loaded {
@@ -412,11 +404,11 @@ pub async fn prune(pool: &Pool, revision: i64) -> Result<u64> {
     let query = pool
         .query("UPDATE route_head SET pruned = greatest(pruned, least($1, revision))")
         .bind(revision);
-    query.execute(session.connection()).await?;
+    query.run(&mut session).await?;
     let query = pool
         .query("DELETE FROM routes WHERE deleted AND revision <= $1")
         .bind(revision);
-    let gone = query.execute(session.connection()).await?.rows_affected();
+    let gone = query.run(&mut session).await?.rows_affected();
     session.done().await?;
     Ok(gone)
 }

@@ -17,5 +17,6 @@ mod private_server;
 mod queue;
 mod replicas;
 mod routes;
+mod silent;
 mod support;
 mod tls;

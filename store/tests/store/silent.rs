@@ -1,0 +1,191 @@
+//! A server that falls silent without a word, as after a failover or in a partition: nothing is refused, nothing is closed,
+//! and no byte comes back. A proxy between us and Postgres stands for the network.
+//!
+//! The clock is stopped while the network is silent: nothing but our own time-outs can then wake a call, and they come at
+//! once, in their order.
+
+use crate::support::*;
+use std::{sync::Arc, time::Duration};
+use store::{
+    Error, Options, Store, events, lease, listen,
+    outcomes::{self, Finished},
+    partitions, queue, replicas, routes,
+    testing::Database,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::Instant,
+};
+
+/// The network. Each connection belongs to the generation in which it was made, and is silent once that is over.
+struct Network {
+    port: u16,
+    generation: watch::Sender<u32>,
+}
+
+impl Network {
+    async fn before(database: &Database) -> Network {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server: Arc<str> = address(database.url()).into();
+        let generation = watch::Sender::new(0);
+        let current = generation.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(&*server).await.unwrap();
+                let (from_client, to_client) = client.into_split();
+                let (from_server, to_server) = server.into_split();
+                tokio::spawn(forward(from_client, to_server, current.subscribe()));
+                tokio::spawn(forward(from_server, to_client, current.subscribe()));
+            }
+        });
+        Network { port, generation }
+    }
+
+    fn url(&self, database: &Database) -> String {
+        let port = self.port.to_string();
+        let address = address(database.url());
+        database
+            .url()
+            .replace(address, &format!("127.0.0.1:{port}"))
+    }
+
+    /// All connections fall silent; new ones work.
+    fn forget_connections(&self) {
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+}
+
+fn address(url: &str) -> &str {
+    let rest = url.rsplit_once('@').unwrap().1;
+    rest.split_once('/').unwrap().0
+}
+
+/// Forwards until the generation is over, then holds the connection open for ever.
+async fn forward(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    mut generation: watch::Receiver<u32>,
+) {
+    let mut bytes = vec![0; 64 << 10];
+    generation.mark_unchanged();
+    loop {
+        tokio::select! {
+            biased;
+            _ = generation.changed() => std::future::pending().await,
+            read = from.read(&mut bytes) => match read {
+                Ok(read) if read > 0 => {
+                    if to.write_all(&bytes[..read]).await.is_err() {
+                        return;
+                    }
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+/// What `call` says while its connections are silent, and how long it took.
+async fn in_silence<T>(call: impl Future<Output = Result<T, Error>>) -> (Error, Duration) {
+    tokio::time::pause();
+    let began = Instant::now();
+    let ended = tokio::time::timeout(Duration::from_secs(3600), call).await;
+    let error = ended.expect("it ends").err().expect("nobody answers");
+    let took = began.elapsed();
+    // What the call left behind ends as well: connections that wait for an answer give up their places.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    tokio::time::resume();
+    (error, took)
+}
+
+/// A store whose connections run through the network, with one for the whole pool.
+async fn store_of_one(database: &Database, network: &Network, more: &str) -> Store {
+    let options = Options {
+        max_connections: 1,
+        ..Options::new(network.url(database) + more)
+    };
+    Store::connect(options).await.unwrap()
+}
+
+/// Comes back when the one connection is in the pool: the driver puts it there in the background.
+async fn at_rest(store: &Store) {
+    while store.pool.idle() == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Each call of `$calls` in turn finds its connection silent, says so in time, and leaves the pool as good as new.
+macro_rules! each_ends {
+    ($network:ident, $store:ident: $($name:literal within $limit:literal s: $call:expr;)*) => {$(
+        // Used a moment ago, so it's not tried before it's used again.
+        queue::destinations(&$store.pool, SHARD).await.expect($name);
+        at_rest(&$store).await;
+        $network.forget_connections();
+        let (error, took) = in_silence($call).await;
+        assert!(error.is_transient(), "{}: {error:?}", $name);
+        assert!(took <= Duration::from_secs($limit), "{} took {took:?}", $name);
+        queue::destinations(&$store.pool, SHARD).await.expect($name);
+    )*};
+}
+
+async fn every_call_ends(more: &str) {
+    let db = Database::create().await;
+    let network = Network::before(&db).await;
+    let store = store_of_one(&db, &network, more).await;
+    let pool = &store.pool;
+    let (lease, held) = own(pool, "a").await;
+    let batch = [recorded(event(b"1"), &[destination(1)])];
+    events::record(pool, &batch).await.unwrap();
+    let pending = queued(pool, destination(1)).await.remove(0);
+    let delivered = [outcome(&pending, Finished::Delivered)];
+    let ring = store::Keyring::generate();
+    let now = jiff::Timestamp::now();
+    let ttl = Duration::from_secs(9);
+    let leases = [lease];
+    let name = [lease::shard_name(SHARD)];
+    each_ends! { network, store:
+        "record" within 40 s: events::record(pool, &batch);
+        "outcomes" within 40 s: outcomes::write(pool, &delivered, &held);
+        "head" within 40 s: queue::head(pool, SHARD, destination(1), None, 1);
+        "depth" within 40 s: queue::depth(pool);
+        "partitions" within 40 s: partitions::ensure(pool, now);
+        "table" within 40 s: routes::load_all(pool, &ring);
+        "notify" within 40 s: listen::notify_queue(pool, &[destination(1)]);
+        "renew" within 4 s: lease::renew_many(pool, &leases, ttl);
+        "acquire" within 4 s: lease::acquire_many(pool, &name, "b", ttl);
+        "leases" within 6 s: lease::list(pool, "shard/");
+        "release" within 6 s: lease::release_many(pool, &leases);
+        "replicas" within 6 s: replicas::live(pool, ttl);
+        "migrate" within 611 s: store::migrate(pool, 8);
+    }
+}
+
+#[tokio::test]
+async fn no_call_waits_for_a_silent_server_for_ever_and_none_keeps_its_connection() {
+    every_call_ends("").await;
+}
+
+#[tokio::test]
+async fn nor_does_one_behind_a_transaction_pooler() {
+    every_call_ends("?pooler=transaction").await;
+}
+
+#[tokio::test]
+async fn a_call_that_its_caller_gives_up_keeps_no_connection_either() {
+    let db = Database::create().await;
+    let network = Network::before(&db).await;
+    let store = store_of_one(&db, &network, "").await;
+    let batch = [recorded(event(b"1"), &[destination(1)])];
+    at_rest(&store).await;
+    network.forget_connections();
+    let (error, _) = in_silence(async {
+        tokio::time::timeout(Duration::from_secs(1), events::record(&store.pool, &batch))
+            .await
+            .unwrap_or(Err(Error::Unavailable("given up".into())))
+    })
+    .await;
+    assert_eq!(format!("{error:?}"), "Unavailable(\"given up\")");
+    events::record(&store.pool, &batch).await.unwrap();
+}
