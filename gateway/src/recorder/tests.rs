@@ -457,11 +457,11 @@ async fn a_day_is_made_for_rows_of_today_and_for_no_others() {
     let database = store::testing::Database::create().await;
     let pool = &database.store.pool;
     let now = service::clock::now();
-    let tomorrow = |days: i64| {
+    let in_days = |days: i64| {
         use jiff::{ToSpan, tz::TimeZone};
         now.to_zoned(TimeZone::UTC).date() + days.days()
     };
-    store::partitions::drop_before(pool, tomorrow(30))
+    store::partitions::drop_before(pool, in_days(30))
         .await
         .unwrap();
     let token = CancellationToken::new();
@@ -490,6 +490,11 @@ async fn a_day_is_made_for_rows_of_today_and_for_no_others() {
     ] {
         let answer = handle.enqueue(of(days), None).unwrap().await.unwrap();
         assert_eq!(answer.map_err(|refusal| refusal.reason()), result, "{days}");
+    }
+    for days in [-40, -2, 2, 40] {
+        let refused = pool.make_partitions(&[of(0), of(days)]).await.unwrap_err();
+        let told = service::log::chain(&refused);
+        assert!(told.contains("this machine's: set the one"), "{told}");
     }
     token.cancel();
     running.finish().await;
