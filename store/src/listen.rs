@@ -1,13 +1,30 @@
 //! Hints through LISTEN/NOTIFY. Only hints: whoever waits for one also looks on a timer.
+//!
+//! A connection that only listens would never notice that its other end is gone without a word (a failover, a NAT that
+//! forgets what is idle), so one on which nothing was said for a while is asked whether it's still there.
 
-use crate::{Pool, Store, error::Result, pool::On};
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use crate::{
+    Pool, Store,
+    error::Result,
+    pool::{On, within},
+};
+use sqlx::{
+    Acquire, Connection,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+};
 use std::time::Duration;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 const ROUTES: &str = "hookstream_routes";
 const QUEUE: &str = "hookstream_queue";
 const REPLICAS: &str = "hookstream_replicas";
+
+/// Silence after which the server is asked whether it is still there. Well below what makes a NAT forget a connection.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// How long it may take to answer, and to be connected to.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Something may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,37 +63,47 @@ impl Listener {
     }
 
     /// Waits for the next hint. Cancel safe. After an error call it again, later: it connects anew and says [`Hint::Lost`].
+    ///
+    /// # Errors
+    /// [`crate::Error::Unavailable`] at the latest 25 s after the connection fell silent.
     pub async fn next(&mut self) -> Result<Hint> {
-        let Some(inner) = &mut self.inner else {
-            self.inner = Some(listen(self.options.clone()).await?);
-            return Ok(Hint::Lost);
-        };
-        match inner.try_recv().await {
-            Ok(Some(notification)) => Ok(parse(notification.channel(), notification.payload())),
-            Ok(None) => {
-                self.inner = None;
-                self.inner = Some(listen(self.options.clone()).await?);
-                Ok(Hint::Lost)
-            }
-            Err(error) => {
-                self.inner = None;
-                Err(error.into())
-            }
+        while let Some(inner) = &mut self.inner {
+            let lost = match timeout(SILENCE, inner.try_recv()).await {
+                Ok(Ok(Some(notification))) => {
+                    return Ok(parse(notification.channel(), notification.payload()));
+                }
+                Ok(Ok(None)) => break,
+                Ok(Err(error)) => error.into(),
+                // What is said while it answers is kept for the next round.
+                Err(_) => match within(ANSWER, still_there(inner)).await {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
+            };
+            self.inner = None;
+            return Err(lost);
         }
+        self.inner = None;
+        self.inner = Some(listen(self.options.clone()).await?);
+        Ok(Hint::Lost)
     }
+}
+
+async fn still_there(listener: &mut PgListener) -> Result<(), sqlx::Error> {
+    listener.acquire().await?.ping().await
 }
 
 async fn listen(options: PgConnectOptions) -> Result<PgListener> {
     let pool = PgPoolOptions::new()
         .max_connections(1)
-        .acquire_timeout(Duration::from_secs(5))
+        .acquire_timeout(ANSWER)
         .idle_timeout(None)
         .max_lifetime(None)
         .connect_lazy_with(options);
     let mut listener = PgListener::connect_with(&pool).await?;
     // We connect again ourselves, so that a failure to do so is seen.
     listener.eager_reconnect(false);
-    listener.listen_all([ROUTES, QUEUE, REPLICAS]).await?;
+    within(ANSWER, listener.listen_all([ROUTES, QUEUE, REPLICAS])).await?;
     Ok(listener)
 }
 

@@ -5,9 +5,10 @@
 //! once, in their order.
 
 use crate::support::*;
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, task::Poll, time::Duration};
 use store::{
-    Error, Options, Store, events, lease, listen,
+    Error, Options, Store, events, lease,
+    listen::{self, Hint, Listener},
     outcomes::{self, Finished},
     partitions, queue, replicas, routes,
     testing::Database,
@@ -85,6 +86,11 @@ async fn forward(
             }
         }
     }
+}
+
+/// Polls once and goes on, ready or not.
+async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
 }
 
 /// What `call` says while its connections are silent, and how long it took.
@@ -188,4 +194,41 @@ async fn a_call_that_its_caller_gives_up_keeps_no_connection_either() {
     .await;
     assert_eq!(format!("{error:?}"), "Unavailable(\"given up\")");
     events::record(&store.pool, &batch).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_listener_whose_connection_fell_silent_says_so_and_hears_again() {
+    let db = Database::create().await;
+    let network = Network::before(&db).await;
+    let store = store_of_one(&db, &network, "").await;
+    let mut listener = Listener::connect(&store).await.unwrap();
+    network.forget_connections();
+    let (error, took) = in_silence(listener.next()).await;
+    assert!(error.is_transient(), "{error:?}");
+    assert!(took <= Duration::from_secs(26), "{took:?}");
+    assert_eq!(listener.next().await.unwrap(), Hint::Lost);
+    listen::notify_queue(&db.store.pool, &[destination(1)])
+        .await
+        .unwrap();
+    let heard = listener.next().await.unwrap();
+    assert_eq!(heard, Hint::Queue(vec![destination(1)]));
+}
+
+#[tokio::test]
+async fn a_listener_to_whom_nobody_speaks_keeps_its_connection_and_what_is_said_while_it_asks() {
+    let db = Database::create().await;
+    let mut listener = Listener::connect(&db.store).await.unwrap();
+    for round in 0..3 {
+        let mut next = Box::pin(listener.next());
+        // Half a minute passes while it listens: then it asks, and that takes real time.
+        tokio::time::pause();
+        assert!(poll_once(&mut next).await.is_pending());
+        tokio::time::advance(Duration::from_secs(21)).await;
+        tokio::time::resume();
+        assert!(poll_once(&mut next).await.is_pending());
+        listen::notify_queue(&db.store.pool, &[destination(round)])
+            .await
+            .unwrap();
+        assert_eq!(next.await.unwrap(), Hint::Queue(vec![destination(round)]));
+    }
 }
