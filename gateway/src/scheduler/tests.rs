@@ -17,9 +17,11 @@ use sqlx::Row as _;
 use store::{
     events::{self, Event, NewDelivery},
     replicas::{self, Replica},
-    testing::{Database, SHARDS},
+    testing::{Database, SHARDS, Server, ServerOptions},
 };
 use tokio::sync::Semaphore;
+
+mod outages;
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -66,8 +68,10 @@ fn uid(n: u128) -> Uuid {
 
 /// A database, a table and the replicas that a test starts on them.
 struct Ground {
-    database: Database,
+    store: Store,
     table: Arc<ArcSwap<Table>>,
+    /// Unless the test has a server of its own.
+    database: Option<Database>,
 }
 
 struct Replicas {
@@ -78,9 +82,19 @@ struct Replicas {
 
 impl Ground {
     async fn new(rows: impl IntoIterator<Item = Row>) -> Ground {
+        let database = Database::create().await;
         Ground {
-            database: Database::create().await,
             table: Arc::new(ArcSwap::from_pointee(Table::build(rows))),
+            store: database.store.clone(),
+            database: Some(database),
+        }
+    }
+
+    fn on(store: Store, rows: impl IntoIterator<Item = Row>) -> Ground {
+        Ground {
+            store,
+            table: Arc::new(ArcSwap::from_pointee(Table::build(rows))),
+            database: None,
         }
     }
 
@@ -112,7 +126,7 @@ impl Ground {
         self.beat(name).await;
         let running = start(
             options,
-            &self.database.store,
+            &self.store,
             self.table.clone(),
             metrics.clone(),
             CancellationToken::new(),
@@ -136,7 +150,7 @@ impl Ground {
             unreadable_rows: 0,
             shards: 0,
         };
-        replicas::heartbeat(&self.database.store.pool, &replica)
+        replicas::heartbeat(&self.store.pool, &replica)
             .await
             .unwrap();
     }
@@ -151,25 +165,25 @@ impl Ground {
             .map(|body| recorded(destination, body))
             .collect();
         for part in batch.chunks(1000) {
-            events::record(&self.database.store.pool, part)
-                .await
-                .unwrap();
+            events::record(&self.store.pool, part).await.unwrap();
         }
         batch
     }
 
     async fn count(&self, sql: &'static str) -> i64 {
-        sqlx::query(sql)
-            .fetch_one(self.database.store.pool.raw())
-            .await
-            .unwrap()
-            .get(0)
+        self.try_count(sql).await.unwrap()
     }
 
-    /// Waits for a count. Rows have no signal of their own, so this looks every few milliseconds.
+    async fn try_count(&self, sql: &'static str) -> sqlx::Result<i64> {
+        let row = sqlx::query(sql).fetch_one(self.store.pool.raw()).await?;
+        Ok(row.get(0))
+    }
+
+    /// Waits for a count. Rows have no signal of their own, so this looks every few milliseconds. Connections that a
+    /// restart has cut fail once.
     async fn until(&self, sql: &'static str, wanted: i64) {
         let wait = async {
-            while self.count(sql).await != wanted {
+            while self.try_count(sql).await.ok() != Some(wanted) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -319,7 +333,7 @@ async fn a_delivery_whose_retries_are_spent_or_pointless_is_a_dead_letter() {
             (attempts, 0)
         );
         let found: String = sqlx::query("SELECT reason FROM deliveries")
-            .fetch_one(ground.database.store.pool.raw())
+            .fetch_one(ground.store.pool.raw())
             .await
             .unwrap()
             .get(0);
@@ -501,7 +515,7 @@ async fn memory_is_bounded_whatever_is_pending() {
                SELECT shard, destination_id, due_at + n * interval '1 us', (left(delivery_id::text, 24) || lpad(to_hex(n), 8, '0') || '0000')::uuid, event_id, connection_id, namespace, 0, due_at + n * interval '1 us'
                FROM queue, generate_series(1, 99999) n";
     sqlx::query(sql)
-        .execute(ground.database.store.pool.raw())
+        .execute(ground.store.pool.raw())
         .await
         .unwrap();
     drop(batch);
@@ -630,7 +644,7 @@ async fn a_replica_that_lost_its_lease_writes_nothing() {
     sqlx::query(
         "UPDATE lease SET holder = 'z', epoch = epoch + 1, expires_at = now() + interval '1 h'",
     )
-    .execute(ground.database.store.pool.raw())
+    .execute(ground.store.pool.raw())
     .await
     .unwrap();
     gate.add_permits(1);
@@ -726,7 +740,7 @@ async fn a_hint_and_a_lost_hint_both_lead_to_the_delivery() {
 #[tokio::test]
 async fn what_belongs_to_another_replica_is_told_once_a_batch() {
     let ground = Ground::new([]).await;
-    let mut listener = store::listen::Listener::connect(&ground.database.store)
+    let mut listener = store::listen::Listener::connect(&ground.store)
         .await
         .unwrap();
     let replica = ground.start("a", |options| options.delivers = false).await;
@@ -826,7 +840,7 @@ async fn what_is_pending_for_a_deleted_destination_becomes_a_dead_letter() {
         destination(uid(2), &receiver.url(), |_| {}),
     ];
     let ground = Ground::new(rows.clone()).await;
-    let published = crate::testing::Published::new(&ground.database.store, &rows).await;
+    let published = crate::testing::Published::new(&ground.store, &rows).await;
     ground.record(uid(1), (0..700).map(|_| b"x".to_vec())).await;
     let replica = ground
         .start("a", |options| options.gone_grace = Duration::ZERO)
@@ -861,7 +875,7 @@ async fn deliveries_whose_events_retention_has_dropped_do_not_hold_up_the_others
         .record(uid(1), (0..1200).map(|_| b"old".to_vec()))
         .await;
     sqlx::query("DELETE FROM events")
-        .execute(ground.database.store.pool.raw())
+        .execute(ground.store.pool.raw())
         .await
         .unwrap();
     ground.record(uid(1), [b"new".to_vec()]).await;
