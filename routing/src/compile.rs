@@ -6,8 +6,10 @@
 //!
 //! A last good row is kept whatever went wrong (a field, a secret that is gone, a reference that leads nowhere), with two
 //! exceptions: a connection into a namespace that no longer admits it loses its row, since withdrawing a permission must
-//! take effect; and a source loses its own path, though not its row, to another source that routes by it now.
+//! take effect; and a source loses its own path, though not its row, to another source that routes by it now, or by a path that
+//! two namespaces can't have both (see `claims`).
 
+mod claims;
 mod connection;
 mod destination;
 mod findings;
@@ -24,9 +26,10 @@ pub use findings::{Condition, Finding, Reason};
 pub use source::DEFAULT_MAX_BODY_BYTES;
 
 use crate::{
-    row::{Row, RowKey, Spec},
+    row::{MOST_PAYLOAD_BYTES, Row, RowKey, Spec},
     secret::Secret,
 };
+use claims::{Claim, Claims, Overlap, RoutedPaths};
 use findings::Findings;
 use index::Index;
 use object::{Body, Object, ObjectName};
@@ -65,12 +68,15 @@ pub struct Delta {
 pub struct Compiler {
     objects: BTreeMap<Uuid, Object>,
     index: Index,
+    /// Which source has which path.
+    claims: Claims,
     /// `None`: known not to exist. A Secret that was never told of counts as not existing too.
     secrets: BTreeMap<SecretName, Option<SecretData>>,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     rows: BTreeMap<Uuid, Row>,
-    /// The sources whose rows have a path of their own. No two rows have the same.
-    row_paths: HashMap<String, Uuid>,
+    /// The sources whose rows have a path of their own. No two rows have the same, and of two namespaces' rows none has a path
+    /// below the other's.
+    row_paths: RoutedPaths,
     /// Connections by the ends that their rows name, which a last good row may have another than its object.
     row_ends: HashMap<Uuid, BTreeSet<Uuid>>,
     /// To be compiled.
@@ -114,11 +120,8 @@ impl Compiler {
             self.index.remove(before);
         }
         self.index.add(&object);
-        let old_path = before.as_ref().and_then(Object::path);
-        if old_path != object.path() {
-            self.disturb_claims(old_path.map(str::to_owned));
-            self.disturb_claims(object.path().map(str::to_owned));
-        }
+        self.claims
+            .change(before.as_ref().and_then(Claim::of), Claim::of(&object));
         let same_to_others = before
             .is_some_and(|before| before.name() == object.name() && before.admits_like(&object));
         if !same_to_others {
@@ -138,7 +141,7 @@ impl Compiler {
         self.index.remove(&object);
         self.dirty.remove(&uid);
         self.dirty.extend(self.index.referring(&object.name()));
-        self.disturb_claims(object.path().map(str::to_owned));
+        self.claims.change(Claim::of(&object), None);
     }
 
     /// An object exists that this version can't read: its row, if it has one, stays until the object is read or removed.
@@ -183,6 +186,8 @@ impl Compiler {
         for uid in std::mem::take(&mut self.gone) {
             self.set_row(uid, None, &mut pass);
         }
+        // Those who ask for a path that came free, or that is another's now, look again.
+        self.dirty.append(&mut self.claims.settle());
         // Connections come last: they depend on whether their ends route, and nothing depends on them. An end that begins or
         // ceases to route makes its connections dirty on the way.
         let mut connections = BTreeSet::new();
@@ -222,17 +227,36 @@ impl Compiler {
             spec,
             secrets: taken.secrets,
         });
+        let row = row.filter(|row| {
+            check_size(row, &mut findings);
+            findings.is_empty()
+        });
         match row {
             Some(row) => {
                 self.take_path(&row, pass);
                 self.set_row(uid, Some(row), pass);
             }
-            None if self.rows.get(&uid).is_some_and(|row| !self.may_stay(row)) => {
-                self.set_row(uid, None, pass)
-            }
-            None => {}
+            None => self.keep_last_good(uid, pass),
         }
         pass.findings.insert(uid, findings.0);
+    }
+
+    /// Of an object that doesn't compile.
+    fn keep_last_good(&mut self, uid: Uuid, pass: &mut Pass) {
+        let Some(row) = self.rows.get(&uid) else {
+            return;
+        };
+        if !self.may_stay(row) {
+            self.set_row(uid, None, pass);
+            return;
+        }
+        // Its path is its own all the same, and rows that an earlier version wrote may be in its way.
+        let path = own_path(row);
+        let own = path.is_some() && path == self.objects.get(&uid).and_then(Object::path);
+        if own && self.claims.refusal(uid).is_none() {
+            let row = row.clone();
+            self.take_path(&row, pass);
+        }
     }
 
     fn spec(
@@ -267,22 +291,29 @@ impl Compiler {
         }
     }
 
-    /// Whether another, older source asks for the same path.
+    /// Whether the path that a source asks for is another's.
     fn check_claim(&self, object: &Object, findings: &mut Findings) {
         let Some(path) = object.path() else { return };
-        let owner = self
-            .index
-            .owner(path)
-            .filter(|owner| *owner != object.uid)
-            .and_then(|owner| self.objects.get(&owner));
-        let Some(owner) = owner else { return };
-        // Names of another namespace are nobody's business here.
-        let whose = match owner.namespace == object.namespace {
-            true => format!("the source `{}`", owner.name),
-            false => "another source".to_owned(),
+        let Some(refusal) = self.claims.refusal(object.uid) else {
+            return;
         };
-        let message =
-            format!("the path `{path}` belongs to {whose}, which is older; choose another path");
+        let owner = self.objects.get(&refusal.by);
+        // Names of another namespace are nobody's business here, and neither are its paths, but for what was asked for anyway.
+        let message = match &refusal.overlap {
+            Overlap::Same => {
+                let whose = match owner.filter(|owner| owner.namespace == object.namespace) {
+                    Some(owner) => format!("the source `{}`", owner.name),
+                    None => "another source".to_owned(),
+                };
+                format!("the path `{path}` belongs to {whose}, which is older; choose another path")
+            }
+            Overlap::Above(above) => format!(
+                "the path `{path}` is below `{above}`, which belongs to an older source of another namespace; choose a path that doesn't begin with `{above}/`"
+            ),
+            Overlap::Below => format!(
+                "an older source of another namespace has a path below `{path}`, and paths of two namespaces can't lie within each other; choose another path"
+            ),
+        };
         findings.add(Reason::Conflicted, "spec.path", message);
     }
 
@@ -347,28 +378,21 @@ impl Compiler {
         ends.into_iter().all(|end| self.admits(end, &row.namespace))
     }
 
-    /// Makes way for a row that has a path: an older row of another source may still have it, though no claim to it.
+    /// Makes way for a row that has a path: last good rows of other sources may still have it, or one of another namespace that
+    /// lies above or below it, though no claim to that.
     fn take_path(&mut self, row: &Row, pass: &mut Pass) {
         let Some(path) = own_path(row) else { return };
-        let Some(holder) = self
-            .row_paths
-            .get(path)
-            .copied()
-            .filter(|holder| *holder != row.uid)
-        else {
-            return;
-        };
-        let mut bare = self.rows.get(&holder).cloned();
-        if let Some(Spec::Source(spec)) = bare.as_mut().map(|row| &mut row.spec) {
-            spec.path = None;
-            self.set_row(holder, bare, pass);
-        }
-    }
-
-    /// Those who ask for a path look again.
-    fn disturb_claims(&mut self, path: Option<String>) {
-        if let Some(path) = path {
-            self.dirty.extend(self.index.claimants(&path));
+        let holders: Vec<Uuid> = self.row_paths.overlapping(path).collect();
+        for holder in holders {
+            let in_the_way = |held: &&Row| {
+                held.uid != row.uid
+                    && (held.namespace != row.namespace || own_path(held) == Some(path))
+            };
+            let mut bare = self.rows.get(&holder).filter(in_the_way).cloned();
+            if let Some(Spec::Source(spec)) = bare.as_mut().map(|row| &mut row.spec) {
+                spec.path = None;
+                self.set_row(holder, bare, pass);
+            }
         }
     }
 
@@ -394,7 +418,7 @@ impl Compiler {
         match &row.spec {
             Spec::Source(spec) => {
                 if let Some(path) = &spec.path {
-                    self.row_paths.insert(path.clone(), row.uid);
+                    self.row_paths.insert(path, row.uid);
                 }
             }
             Spec::Connection(spec) => {
@@ -409,10 +433,8 @@ impl Compiler {
     fn unindex_row(&mut self, row: &Row) {
         match &row.spec {
             Spec::Source(spec) => {
-                if let Some(path) = &spec.path
-                    && self.row_paths.get(path) == Some(&row.uid)
-                {
-                    self.row_paths.remove(path);
+                if let Some(path) = &spec.path {
+                    self.row_paths.remove(path, row.uid);
                 }
             }
             Spec::Connection(spec) => {
@@ -463,4 +485,23 @@ fn own_path(row: &Row) -> Option<&str> {
         Spec::Source(spec) => spec.path.as_deref(),
         _ => None,
     }
+}
+
+/// A row too large is a burden for every gateway, whoever wrote it.
+fn check_size(row: &Row, findings: &mut Findings) {
+    let bytes = row.payload().len();
+    if bytes <= MOST_PAYLOAD_BYTES {
+        return;
+    }
+    let (path, remedy) = match row.spec {
+        Spec::Connection(_) => (
+            "spec.filter",
+            "give the filter fewer or shorter values, or divide it among several connections",
+        ),
+        Spec::Source(_) | Spec::Destination(_) => ("spec", "shorten its texts"),
+    };
+    let message = format!(
+        "compiled, this takes {bytes} bytes of the routing table, and at most {MOST_PAYLOAD_BYTES} are possible; {remedy}"
+    );
+    findings.add(Reason::UnsupportedValue, path, message);
 }

@@ -60,6 +60,9 @@ pub enum Test {
 /// Of one `in`. Each is compared with each value that the path leads to, while a sender waits.
 const MOST_CHOICES: usize = 256;
 
+/// Bytes of one text to compare with. Longer ones are not what filters are for, and every gateway keeps every rule.
+const MOST_TEXT_BYTES: usize = 4096;
+
 /// The nine operators by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
@@ -175,7 +178,7 @@ impl Test {
             Op::Lt => Test::Lt(number()?),
             Op::Lte => Test::Lte(number()?),
             Op::Contains => match value {
-                Some(Value::String(part)) => Test::Contains(part.clone()),
+                Some(Value::String(part)) => Test::Contains(compare::bounded(part)?.to_owned()),
                 other => {
                     let message = format!(
                         "`contains` looks for a part of a text and needs a text, not {}; to look for an element of a list, \

@@ -13,6 +13,10 @@ use uuid::Uuid;
 /// The format of the payload that this version writes, and the newest that it reads.
 pub const FORMAT: u16 = 1;
 
+/// The largest payload that the compiler publishes: every gateway loads every row, whoever wrote it. A reader takes larger
+/// ones too, as an earlier version may have written them.
+pub const MOST_PAYLOAD_BYTES: usize = 256 << 10;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -134,7 +138,7 @@ pub struct SecretIndex(pub u16);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSpec {
-    /// `spec.path`, won by the oldest source that asks for it.
+    /// `spec.path`, won by the oldest source that asks for it. Of two namespaces' sources none has a path below the other's.
     pub path: Option<String>,
     /// Upper-case methods; empty: any.
     pub methods: Vec<String>,

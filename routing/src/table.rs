@@ -211,7 +211,8 @@ impl Table {
         self.sources.get(&uid).map(|source| (source, rest))
     }
 
-    /// The longest own path that is a beginning of `path`, by whole segments.
+    /// The longest own path that is a beginning of `path`, by whole segments. Paths that lie within each other are of one
+    /// namespace (the compiler refuses others), so nobody takes what is sent below a stranger's path.
     fn own_path<'p>(&self, path: &'p str) -> Option<(Uuid, &'p str)> {
         // No key is longer than this, so a URL of a thousand slashes costs no more look-ups than a key has.
         let reach = path.len().min(self.longest_path.saturating_add(1));

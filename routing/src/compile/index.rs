@@ -17,8 +17,6 @@ pub(super) type Age = (bool, Option<jiff::Timestamp>, Uuid);
 pub(super) struct Index {
     /// Objects by name. Two have one name only between the deletion of the one and the news of it.
     named: HashMap<ObjectName, BTreeSet<Age>>,
-    /// Sources that ask for a path.
-    claims: HashMap<String, BTreeSet<Age>>,
     /// Connections by what they refer to.
     referring: HashMap<ObjectName, BTreeSet<Uuid>>,
     /// Connections of a namespace that refer to another one.
@@ -34,12 +32,6 @@ impl Index {
             .entry(object.name())
             .or_default()
             .insert(object.age());
-        if let Some(path) = object.path() {
-            self.claims
-                .entry(path.to_owned())
-                .or_default()
-                .insert(object.age());
-        }
         for target in object.references() {
             if target.namespace != object.namespace {
                 self.crossing
@@ -58,9 +50,6 @@ impl Index {
     pub(super) fn remove(&mut self, object: &Object) {
         let uid = object.uid;
         forget(&mut self.named, &object.name(), &object.age());
-        if let Some(path) = object.path() {
-            forget(&mut self.claims, &path.to_owned(), &object.age());
-        }
         forget(&mut self.crossing, &object.namespace, &uid);
         for target in object.references() {
             forget(&mut self.referring, &target, &uid);
@@ -78,19 +67,6 @@ impl Index {
     /// The object of this name; of two, the younger: it is the one that the API server has.
     pub(super) fn named(&self, name: &ObjectName) -> Option<Uuid> {
         self.named.get(name)?.last().map(|(_, _, uid)| *uid)
-    }
-
-    /// The source that has a path: the oldest that asks for it.
-    pub(super) fn owner(&self, path: &str) -> Option<Uuid> {
-        self.claims.get(path)?.first().map(|(_, _, uid)| *uid)
-    }
-
-    pub(super) fn claimants(&self, path: &str) -> impl Iterator<Item = Uuid> {
-        self.claims
-            .get(path)
-            .into_iter()
-            .flatten()
-            .map(|(_, _, uid)| *uid)
     }
 
     pub(super) fn referring(&self, name: &ObjectName) -> impl Iterator<Item = Uuid> {

@@ -75,6 +75,17 @@ fn methods(written: &[crds::Method]) -> Vec<String> {
 }
 
 fn own_path(path: &str, findings: &mut Findings) -> Option<String> {
+    match path_problem(path) {
+        None => Some(path.to_owned()),
+        Some(problem) => {
+            findings.add(Reason::UnsupportedValue, "spec.path", problem);
+            None
+        }
+    }
+}
+
+/// Why this can't be a path of a source's own.
+pub(super) fn path_problem(path: &str) -> Option<String> {
     let plain =
         |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
     let segment = |segment: &str| {
@@ -82,23 +93,24 @@ fn own_path(path: &str, findings: &mut Findings) -> Option<String> {
         let bytes = segment.as_bytes();
         edge(bytes.first()) && edge(bytes.last()) && bytes.iter().all(|&b| plain(b))
     };
-    let problem = if path.len() > 128 {
-        "the path is longer than 128 characters".to_owned()
+    if path.len() > 128 {
+        Some("the path is longer than 128 characters".to_owned())
     } else if !path.split('/').all(segment) {
-        format!(
+        Some(format!(
             "`{path}` can't be a path; write segments of a-z, 0-9, `-`, `_` and `.` that begin and end with a letter or digit, as `billing/stripe`"
-        )
+        ))
     } else if path
         .split('/')
         .next()
         .is_some_and(|first| ids::parse(Prefix::Source, first).is_some())
     {
-        "a path can't begin with the id of a source; every source has that one by itself".to_owned()
+        Some(
+            "a path can't begin with the id of a source; every source has that one by itself"
+                .to_owned(),
+        )
     } else {
-        return Some(path.to_owned());
-    };
-    findings.add(Reason::UnsupportedValue, "spec.path", problem);
-    None
+        None
+    }
 }
 
 fn max_body_bytes(size: &crds::Size, findings: &mut Findings) -> u64 {

@@ -1,6 +1,6 @@
 //! What a path leads to, compared with what a rule names.
 
-use super::{InvalidRule, Op, Part, Path};
+use super::{InvalidRule, MOST_TEXT_BYTES, Op, Part, Path};
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 use std::{cmp::Ordering, net::IpAddr};
@@ -129,7 +129,7 @@ impl Scalar {
             Some(Value::Null) => Ok(Scalar::Null),
             Some(Value::Bool(flag)) => Ok(Scalar::Bool(*flag)),
             Some(Value::Number(number)) => Ok(Scalar::Number(canonical(number))),
-            Some(Value::String(text)) => canonical_text(path, text).map(Scalar::Text),
+            Some(Value::String(text)) => canonical_text(path, bounded(text)?).map(Scalar::Text),
             Some(Value::Array(_)) if op != "in" => wrong(format!(
                 "`{op}` compares with one value; for one of several write `op: in`"
             )),
@@ -139,6 +139,18 @@ impl Scalar {
             )),
         }
     }
+}
+
+/// The text, if it isn't too long.
+pub(super) fn bounded(text: &str) -> Result<&str, InvalidRule> {
+    if text.len() <= MOST_TEXT_BYTES {
+        return Ok(text);
+    }
+    let message = format!(
+        "the text has {} bytes, and a filter compares with at most {MOST_TEXT_BYTES}; compare with less, or with another field",
+        text.len()
+    );
+    Err(InvalidRule::new(Part::Value, message))
 }
 
 /// The texts of some paths have one right spelling, and a rule in another could never match.

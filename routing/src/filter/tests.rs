@@ -410,6 +410,27 @@ fn a_mistake_in_a_path_says_what_to_write() {
 }
 
 #[test]
+fn a_text_to_compare_with_is_bounded() {
+    let long = "x".repeat(4097);
+    for (op, value) in [
+        ("eq", json!(long)),
+        ("contains", json!(long)),
+        ("in", json!(["a", long])),
+    ] {
+        refused(
+            "body.a",
+            op,
+            value,
+            expect![
+                "value: the text has 4097 bytes, and a filter compares with at most 4096; compare with less, or with another field"
+            ],
+        );
+    }
+    let most = json!("x".repeat(4096));
+    assert!(Rule::parse("body.a", Op::Contains, Some(&most)).is_ok());
+}
+
+#[test]
 fn a_mistake_in_a_value_says_what_to_write() {
     refused(
         "body.a",

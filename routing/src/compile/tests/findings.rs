@@ -477,3 +477,29 @@ fn at_start_what_does_not_compile_keeps_its_published_row_and_what_is_gone_loses
     .assert_eq(&ground.compile());
     assert!(ground.row("Destination/shop/dst").is_some());
 }
+
+#[test]
+fn a_row_too_large_is_refused_and_the_last_good_one_stays() {
+    let mut ground = Ground::of(SHOP);
+    ground.compile();
+    let text = "x".repeat(4000);
+    let texts: Vec<String> = (0..66).map(|n| format!("{text}{n:02}")).collect();
+    ground.apply(&format!(
+        "kind: Connection
+metadata: {{name: con}}
+spec:
+  source: {{name: src}}
+  destination: {{name: dst}}
+  filter: {{all: [{{path: body.a, op: in, value: [{}]}}]}}",
+        texts.join(", ")
+    ));
+    expect![[r#"
+        Connection/shop/con Accepted UnsupportedValue: spec.filter: compiled, this takes 264584 bytes of the routing table, and at most 262144 are possible; give the filter fewer or shorter values, or divide it among several connections
+        Connection/shop/con routes generation 1
+    "#]]
+    .assert_eq(&ground.compile());
+    let row = ground
+        .row("Connection/shop/con")
+        .expect("the last good one");
+    assert!(matches!(row.spec, Spec::Connection(spec) if spec.filter.is_none()));
+}

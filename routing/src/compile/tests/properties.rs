@@ -31,6 +31,9 @@ enum Step {
     Labels(bool, bool),
 }
 
+/// A few, so that they meet: the same one, one below another, and both.
+const PATHS: [&str; 8] = ["", "a", "a/b", "a/b/c", "a/c", "ab", "b", "b/a"];
+
 fn namespace(second: bool) -> &'static str {
     if second { "bank" } else { "shop" }
 }
@@ -75,7 +78,7 @@ fn tell(compiler: &mut Compiler, step: &Step) {
         } => {
             let mut spec = json!({ "allowedNamespaces": allowed(who), "maxBodySize": if bad { "lots" } else { "1Mi" } });
             if path > 0 {
-                spec["path"] = format!("p{path}").into();
+                spec["path"] = PATHS[usize::from(path)].into();
             }
             if secret {
                 spec["verification"] =
@@ -127,16 +130,16 @@ fn tell(compiler: &mut Compiler, step: &Step) {
 fn any_step() -> impl Strategy<Value = Step> {
     let rarely = || prop::bool::weighted(0.2);
     prop_oneof![
-        3 => (1..5_u128, 0..4_u8, rarely(), any::<u8>(), rarely()).prop_map(|(n, path, secret, allowed, bad)| Step::Source {
+        4 => (1..9_u128, 0..PATHS.len() as u8, rarely(), any::<u8>(), rarely()).prop_map(|(n, path, secret, allowed, bad)| Step::Source {
             n, namespace: n % 2 == 0, path, secret, allowed, bad,
         }),
         2 => (11..14_u128, any::<u8>(), rarely()).prop_map(|(n, allowed, bad)| Step::Destination {
             n, namespace: n % 2 == 0, allowed, bad,
         }),
-        4 => (21..26_u128, 1..5_u128, 11..14_u128, rarely()).prop_map(|(n, source, destination, bad)| Step::Connection {
+        4 => (21..26_u128, 1..9_u128, 11..14_u128, rarely()).prop_map(|(n, source, destination, bad)| Step::Connection {
             n, source: (source, source % 2 == 0), destination: (destination, destination % 2 == 0), bad,
         }),
-        2 => prop_oneof![1..5_u128, 11..14_u128, 21..26_u128].prop_map(Step::Remove),
+        2 => prop_oneof![1..9_u128, 11..14_u128, 21..26_u128].prop_map(Step::Remove),
         1 => any::<bool>().prop_map(Step::Secret),
         1 => (any::<bool>(), any::<bool>()).prop_map(|(second, payments)| Step::Labels(second, payments)),
     ]
@@ -269,6 +272,23 @@ proptest! {
             prop_assert_eq!(paths.len(), distinct.len());
             for row in compiler.rows() {
                 prop_assert!(compiler.may_stay(row));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_sent_below_a_path_stays_in_its_namespace(steps in prop::collection::vec(any_step(), 1..40)) {
+        let mut compiler = Compiler::default();
+        for pass in steps.chunks(3) {
+            pass.iter().for_each(|step| tell(&mut compiler, step));
+            compiler.compile();
+            let table = crate::Table::build(compiler.rows().cloned());
+            for owner in compiler.rows() {
+                let Some(path) = own_path(owner) else { continue };
+                for sent in PATHS.iter().map(|more| format!("{path}/{more}")) {
+                    let (source, _) = table.source(&sent).expect("the owner is there at least");
+                    prop_assert_eq!(&source.namespace, &owner.namespace, "{}", sent);
+                }
             }
         }
     }
