@@ -8,13 +8,14 @@
 //!                                     gateways' heartbeats ─► fleet ─┘
 //! ```
 //!
-//! - `core`, `guard`, `status` are pure. `publisher` adds Postgres; it and what is above the line knows no Kubernetes, so that
+//! - `core`, `guard`, `status`, `affected` are pure. `publisher` adds Postgres; it and what is above the line knows no Kubernetes, so that
 //!   `hookstream dev` runs the same code on a folder.
 //! - Only the leader publishes and writes statuses; the others follow, warm.
 //! - Nothing transient ends the process: an API server or a database that is away is asked again.
 //!
 //! Not here, on purpose: finalizers, webhooks, and any write to a user's spec, labels or annotations.
 
+pub mod affected;
 pub mod args;
 pub mod change;
 pub mod core;

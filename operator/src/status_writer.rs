@@ -40,8 +40,26 @@ pub enum Outcome {
     Gone(Write),
     /// Will fail again as it is: says so in the log and waits for something to change.
     Refused(Write, String),
-    /// Worth another try.
+    /// Worth another try, of this object: not a word about the others.
+    Denied(Write, String),
+    /// Worth another try; the API server has trouble with everything.
     Failed(Write, String),
+}
+
+/// How long to wait before another try.
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    pub first: Duration,
+    pub most: Duration,
+}
+
+impl Backoff {
+    /// After so many failures in a row before this one: doubled by each.
+    pub fn pause(&self, failures: u32) -> Duration {
+        self.first
+            .saturating_mul(1 << failures.min(16))
+            .min(self.most)
+    }
 }
 
 /// What waits, in the order in which it began to wait.
@@ -126,22 +144,53 @@ pub async fn write(client: Client, write: Write) -> Outcome {
             resource_version: crate::kinds::version(&object.metadata),
             write,
         },
-        Ok(Err(kube::Error::Api(status))) => match status.code {
-            404 => Outcome::Gone(write),
-            // The UID differs.
-            409 => Outcome::Gone(write),
-            429 | 500.. => Outcome::Failed(write, status.message),
-            401 | 403 => Outcome::Failed(write, status.message),
-            _ => Outcome::Refused(write, status.message),
-        },
+        Ok(Err(kube::Error::Api(status))) => answered(write, status.code, status.message),
         Ok(Err(error)) => Outcome::Failed(write, chain(&error)),
         Err(_) => Outcome::Failed(write, "the API server does not answer".to_owned()),
+    }
+}
+
+/// What an error's code says.
+fn answered(write: Write, code: u16, message: String) -> Outcome {
+    match code {
+        404 => Outcome::Gone(write),
+        // The UID differs.
+        409 => Outcome::Gone(write),
+        // Roles are given by namespace, and so are admission webhooks: one that is broken is a 500.
+        401 | 403 | 500 => Outcome::Denied(write, message),
+        429 | 501.. => Outcome::Failed(write, message),
+        _ => Outcome::Refused(write, message),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_one_namespace_denies_holds_no_other_up() {
+        for code in [401, 403, 500] {
+            let outcome = answered(a_write(1, 1), code, String::new());
+            assert!(matches!(outcome, Outcome::Denied(..)), "{code}");
+        }
+        for code in [429, 503, 504] {
+            let outcome = answered(a_write(1, 1), code, String::new());
+            assert!(matches!(outcome, Outcome::Failed(..)), "{code}");
+        }
+        let outcome = answered(a_write(1, 1), 422, String::new());
+        assert!(matches!(outcome, Outcome::Refused(..)));
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_bound() {
+        let backoff = Backoff {
+            first: Duration::from_millis(200),
+            most: Duration::from_secs(5),
+        };
+        assert_eq!(backoff.pause(0), Duration::from_millis(200));
+        assert_eq!(backoff.pause(2), Duration::from_millis(800));
+        assert_eq!(backoff.pause(u32::MAX), Duration::from_secs(5));
+    }
 
     fn a_write(uid: u128, generation: i64) -> Write {
         let meta = Meta {

@@ -3,8 +3,12 @@
 //! Level-triggered: what is written is the difference between what an object's status says and what it should say, so
 //! a lost write, a change of leader or a status that somebody edited is mended by the same code. Only the leader writes.
 //! While the database is away, its last leader still says so, once for each object: see [`Mode`].
+//!
+//! What happens costs as much as it concerns: one object, or those that a heartbeat says something new of. Everything is
+//! looked at seldom, and when whose say the statuses are has changed.
 
 use crate::{
+    affected::{Affected, ByRevision, affected},
     core::Entry,
     events::{self, Events},
     fleet::{Database, Fleet},
@@ -12,7 +16,7 @@ use crate::{
     metrics::Metrics,
     publisher::Report,
     status::{self, Facts, PROGRAMMED, READY, condition, is_true},
-    status_writer::{self, Outcome, Queue, Write},
+    status_writer::{self, Backoff, Outcome, Queue, Write},
 };
 use crds::Status;
 use kube::Client;
@@ -38,9 +42,20 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// Everything is looked at anew this often, whatever was missed.
 const LOOK_AT_ALL: Duration = Duration::from_secs(15);
 
-/// After a failed write, doubled up to [`MOST_PAUSE`] while they fail.
-const PAUSE: Duration = Duration::from_millis(200);
-const MOST_PAUSE: Duration = Duration::from_secs(5);
+/// The metric of objects is at most so old. Counting goes through all of them.
+const COUNT_AFTER: Duration = Duration::from_secs(1);
+
+/// Before all writes go on after the API server failed, doubled while it fails.
+const SERVER: Backoff = Backoff {
+    first: Duration::from_millis(200),
+    most: Duration::from_secs(5),
+};
+
+/// Before an object is tried again that the API server didn't let us write, doubled while it doesn't. Nobody else waits.
+const OBJECT: Backoff = Backoff {
+    first: Duration::from_millis(200),
+    most: Duration::from_secs(15),
+};
 
 /// Whose say the statuses are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +82,9 @@ pub struct Statuses {
     objects: HashMap<Uuid, Tracked>,
     /// Written while unknown here: the report of the object follows.
     early: HashMap<Uuid, (Option<u64>, Option<Arc<Status>>)>,
+    by_revision: ByRevision,
+    /// Objects to look at again, and when: each at most once for its patience and once for its pause.
+    later: BTreeSet<(Instant, Uuid)>,
     queue: Queue,
     writing: JoinSet<Outcome>,
     term: Option<u64>,
@@ -74,6 +92,7 @@ pub struct Statuses {
     since_epoch: i64,
     failures: u32,
     paused_until: Option<Instant>,
+    count_at: Option<Instant>,
 }
 
 struct Tracked {
@@ -85,6 +104,9 @@ struct Tracked {
     refused: Option<Arc<Status>>,
     /// The generation that was told as caretaker.
     cared_for: Option<i64>,
+    /// Writes in a row that weren't let through, and until when none is tried.
+    denials: u32,
+    denied_until: Option<Instant>,
 }
 
 impl Statuses {
@@ -96,6 +118,8 @@ impl Statuses {
             metrics,
             objects: HashMap::new(),
             early: HashMap::new(),
+            by_revision: ByRevision::default(),
+            later: BTreeSet::new(),
             queue: Queue::default(),
             writing: JoinSet::new(),
             term: None,
@@ -103,16 +127,20 @@ impl Statuses {
             since_epoch: 0,
             failures: 0,
             paused_until: None,
+            count_at: None,
         }
     }
 
     /// Runs until the token is cancelled; writes under way are given up then, the next leader makes them.
     pub async fn run(mut self, mut inputs: Inputs, token: CancellationToken) {
         let mut look_at_all = clock::instant() + LOOK_AT_ALL;
-        let mut again: Option<Instant> = None;
+        // What the objects were looked at by.
+        let mut mode = Mode::Following;
+        let mut fleet = inputs.fleet.borrow_and_update().clone();
         loop {
-            let wake = [again, self.paused_until, Some(look_at_all)]
+            let wake = [self.paused_until, self.count_at, Some(look_at_all)]
                 .into_iter()
+                .chain([self.later.first().map(|(at, _)| *at)])
                 .flatten()
                 .min()
                 .expect("one is always there");
@@ -124,49 +152,69 @@ impl Statuses {
                     Some(report) => all = self.take(report, &mut touched),
                     None => return,
                 },
-                changed = inputs.leadership.changed() => match changed {
-                    Ok(()) => all = true,
-                    Err(_) => return,
+                // What has changed is seen below, whatever woke us.
+                changed = inputs.leadership.changed() => if changed.is_err() {
+                    return;
                 },
-                changed = inputs.fleet.changed() => match changed {
-                    Ok(()) => all = true,
-                    Err(_) => return,
+                changed = inputs.fleet.changed() => if changed.is_err() {
+                    return;
                 },
                 Some(outcome) = self.writing.join_next() => {
                     if let Ok(outcome) = outcome {
                         touched.extend(self.settle(outcome));
                     }
                 }
-                () = tokio::time::sleep_until(wake.into()) => {
-                    let now = clock::instant();
-                    if now >= look_at_all {
-                        look_at_all = now + LOOK_AT_ALL;
-                        all = true;
-                    }
-                    all |= again.is_some_and(|again| now >= again);
-                    self.paused_until = self.paused_until.filter(|until| now < *until);
-                }
+                () = tokio::time::sleep_until(wake.into()) => {}
             }
-            let mode = self.mode(&inputs.leadership.borrow());
+            let now = clock::instant();
+            if now >= look_at_all {
+                look_at_all = now + LOOK_AT_ALL;
+                all = true;
+            }
+            self.paused_until = self.paused_until.filter(|until| now < *until);
+            touched.extend(self.due(now));
+
+            let mode_was = mode;
+            mode = self.mode(&inputs.leadership.borrow_and_update());
+            all |= mode != mode_was;
+            let mut fleet_is = inputs.fleet.borrow_and_update().clone();
+            fleet_is.since_epoch = self.since_epoch;
+            match affected(&fleet, &fleet_is) {
+                Affected::All => all = true,
+                Affected::Between(ranges) => touched.extend(self.by_revision.between(&ranges)),
+            }
+            fleet = fleet_is;
+
+            if all || !touched.is_empty() {
+                self.count_at.get_or_insert(now + COUNT_AFTER);
+            }
             if mode == Mode::Following {
                 self.queue.clear();
-                again = None;
+                self.later.clear();
             } else {
-                let mut fleet = inputs.fleet.borrow_and_update().clone();
-                fleet.since_epoch = self.since_epoch;
                 if all {
-                    again = self.look_at(self.objects.keys().copied().collect(), &fleet, mode);
-                } else if !touched.is_empty() {
-                    let later = self.look_at(touched.into_iter().collect(), &fleet, mode);
-                    again = [again, later].into_iter().flatten().min();
+                    self.later.clear();
+                    self.look_at(self.objects.keys().copied().collect(), &fleet, mode);
+                } else {
+                    self.look_at(touched.into_iter().collect(), &fleet, mode);
                 }
                 self.write_some();
             }
             self.metrics.status_queue.set(self.queue.len() as i64);
-            if all {
+            if self.count_at.is_some_and(|at| now >= at) {
+                self.count_at = None;
                 self.count();
             }
         }
+    }
+
+    /// Takes the objects whose time has come.
+    fn due(&mut self, now: Instant) -> BTreeSet<Uuid> {
+        let rest = self.later.split_off(&(now, Uuid::max()));
+        std::mem::replace(&mut self.later, rest)
+            .into_iter()
+            .map(|(_, uid)| uid)
+            .collect()
     }
 
     /// A leader acts once the publisher has begun its term: before, everything would look unpublished.
@@ -208,10 +256,13 @@ impl Statuses {
             let (version, known) = self.early.remove(&uid).unwrap_or_default();
             match self.objects.get_mut(&uid) {
                 Some(tracked) => {
+                    self.by_revision
+                        .put(uid, tracked.entry.published, entry.published);
                     tracked.entry = entry;
                     tracked.refused = None;
                 }
                 None => {
+                    self.by_revision.put(uid, None, entry.published);
                     self.objects.insert(
                         uid,
                         Tracked {
@@ -221,6 +272,8 @@ impl Statuses {
                             waits_since: None,
                             refused: None,
                             cared_for: None,
+                            denials: 0,
+                            denied_until: None,
                         },
                     );
                 }
@@ -236,13 +289,14 @@ impl Statuses {
     fn forget(&mut self, uid: Uuid) {
         self.early.remove(&uid);
         self.queue.forget(uid);
-        self.objects.remove(&uid);
+        if let Some(tracked) = self.objects.remove(&uid) {
+            self.by_revision.put(uid, tracked.entry.published, None);
+        }
     }
 
-    /// Queues what differs. Answers when to look again at those that had better wait a moment.
-    fn look_at(&mut self, uids: Vec<Uuid>, fleet: &Fleet, mode: Mode) -> Option<Instant> {
+    /// Queues what differs, and notes when to look again at those that had better wait a moment.
+    fn look_at(&mut self, uids: Vec<Uuid>, fleet: &Fleet, mode: Mode) {
         let (now, instant) = (clock::now(), clock::instant());
-        let mut again: Option<Instant> = None;
         for uid in uids {
             let Some(tracked) = self.objects.get_mut(&uid) else {
                 continue;
@@ -267,6 +321,10 @@ impl Statuses {
                 self.queue.forget(uid);
                 continue;
             }
+            if let Some(until) = tracked.denied_until.filter(|until| instant < *until) {
+                self.later.insert((until, uid));
+                continue;
+            }
             match mode {
                 Mode::Caretaker
                     if fleet.database == Database::Here
@@ -280,7 +338,7 @@ impl Statuses {
             if waits_for_gateways(&status) {
                 let until = *tracked.waits_since.get_or_insert(instant) + PATIENCE;
                 if instant < until {
-                    again = Some(again.map_or(until, |again| again.min(until)));
+                    self.later.insert((until, uid));
                     continue;
                 }
             } else {
@@ -297,7 +355,6 @@ impl Statuses {
                 });
             }
         }
-        again
     }
 
     fn write_some(&mut self) {
@@ -326,6 +383,7 @@ impl Statuses {
                 if let Some(tracked) = self.objects.get_mut(&uid) {
                     let before = tracked.known.replace(write.status.clone());
                     tracked.version = resource_version.max(tracked.version);
+                    (tracked.denials, tracked.denied_until) = (0, None);
                     for event in events::transitions(&write.meta, before.as_deref(), &write.status)
                     {
                         self.events.send(event);
@@ -362,17 +420,39 @@ impl Statuses {
                     .inc();
                 return None;
             }
+            Outcome::Denied(write, why) => {
+                let uid = write.meta.uid;
+                self.queue.done(uid);
+                // What waits for it would not fare better; it is decided anew when the pause ends.
+                self.queue.forget(uid);
+                if let Some(tracked) = self.objects.get_mut(&uid) {
+                    if tracked.denials == 0 {
+                        tracing::warn!(
+                            namespace = write.meta.namespace,
+                            name = write.meta.name,
+                            why,
+                            "the API server doesn't let this status be written; will try again"
+                        );
+                    }
+                    tracked.denied_until = Some(clock::instant() + OBJECT.pause(tracked.denials));
+                    tracked.denials = tracked.denials.saturating_add(1);
+                    tracked.cared_for = None;
+                }
+                ("denied", uid)
+            }
             Outcome::Failed(write, why) => {
-                self.queue.done(write.meta.uid);
-                let pause = PAUSE
-                    .saturating_mul(1 << self.failures.min(8))
-                    .min(MOST_PAUSE);
+                let uid = write.meta.uid;
+                self.queue.done(uid);
+                let pause = SERVER.pause(self.failures);
                 if self.failures == 0 {
                     tracing::warn!(why, "a status can't be written; will try again");
                 }
                 self.failures = self.failures.saturating_add(1);
                 self.paused_until = Some(clock::instant() + pause);
-                ("failed", write.meta.uid)
+                if let Some(tracked) = self.objects.get_mut(&uid) {
+                    tracked.cared_for = None;
+                }
+                ("failed", uid)
             }
         };
         self.metrics.status_writes.with_label_values(&[label]).inc();
