@@ -1,7 +1,7 @@
 # Everything a person or CI does here. `make` alone prints this list.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench image generate clean-servers
+.PHONY: help demo test node-trial check bench image generate clean-servers
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -13,6 +13,9 @@ demo: ## builds, starts `hookstream dev examples/quickstart`, sends signed webho
 
 test: ## the whole suite; installs the servers it needs (first time: some minutes)
 	@testground/test.sh
+
+node-trial: ## the chart and the image on a real node; root only, not part of `test` (about five minutes)
+	@testground/node-trial.sh
 
 check: ## fmt, clippy, docs and generated files
 	cargo fmt --all --check

@@ -2,7 +2,7 @@
 # Puts the real servers and tools of our tests on a fresh Debian machine.  Run it as often as you like:
 # what is there already costs milliseconds.
 #
-#   install.sh postgres|kube|helm|kubeconform|promtool|kwok|all ...
+#   install.sh postgres|kube|helm|kubeconform|promtool|kwok|all|node ...       (node: for node-trial.sh, not in all)
 #
 # Prints one line `NAME PATH` for each.  Everything but the apt packages lives in $TG_CACHE
 # (~/.cache/test-ground), which may be deleted at any time.  Only package registries are used: apt, the Go
@@ -142,10 +142,32 @@ kwok() {
   say kwok "$BIN/kwok"
 }
 
+# what node-up.sh and dockerfile.sh need besides; Debian's containerd is not started, node-up.sh starts its own
+node() {
+  local wanted=() command package
+  while read -r command package; do
+    [ -e "/usr/lib/cni/$command" ] || command -v "$command" >/dev/null || wanted+=("$package")
+  done <<'TABLE'
+containerd containerd
+runc runc
+host-local containernetworking-plugins
+nft nftables
+ip iproute2
+openssl openssl
+gcc gcc
+buildah buildah
+mmdebstrap mmdebstrap
+TABLE
+  [ ${#wanted[@]} = 0 ] || { lock; apt "${wanted[@]}" libc6-dev; }
+  "$here/kubernetes/build.sh" all >/dev/null
+  "$here/kubernetes/extras.sh" coredns
+  say coredns "$BIN/coredns"
+}
+
 [ $# -gt 0 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 for part in "$@"; do
   case $part in
-    postgres|kube|helm|kubeconform|promtool|kwok) "$part" ;;
+    postgres|kube|helm|kubeconform|promtool|kwok|node) "$part" ;;
     all) postgres; kube; helm; kubeconform; promtool; kwok ;;
     *) echo "unknown: $part" >&2; exit 2 ;;
   esac
