@@ -10,10 +10,13 @@ use std::collections::BTreeMap;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretKeyRef {
     /// The Secret's `metadata.name`.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
     pub name: String,
     /// The key in the Secret's `data`.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$"))]
     pub key: String,
 }
 
@@ -70,7 +73,8 @@ pub struct FilterRule {
     /// How to compare. `eq`, `neq`: strings, numbers and booleans, exactly. `contains`: a part of a string. `gt`, `gte`, `lt`, `lte`:
     /// numbers. `exists`: whether the value is there and not null. `in`: whether it is one of a list.
     pub op: FilterOp,
-    /// What to compare with: a string, number or boolean; a list of them for `in`; true or false for `exists`.
+    /// What to compare with: a string of up to 4096 bytes, number or boolean; a list of up to 256 of them for `in`; true or false for
+    /// `exists`. A filter of more than 256Ki in all is not accepted (reason UnsupportedValue).
     #[schemars(schema_with = "any_value")]
     pub value: Value,
 }

@@ -62,7 +62,8 @@ pub struct DestinationSpec {
     /// 30s, 5m, 30m, 2h and 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// When deliveries are held back because all of them fail. Default: after 5 failures in a row, for 60s.
+    /// When deliveries are held back because all of them fail. Not built yet: until it is, no circuit ever opens, and setting this is
+    /// refused (reason NotImplemented). Default, once it is built: after 5 failures in a row, for 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<CircuitBreaker>,
     /// How many deliveries go in a time; more of them wait. Default: no limit.
@@ -148,7 +149,7 @@ pub struct HttpSignatureSigning {
     pub key_id: Option<String>,
 }
 
-/// When to stop trying for a while. Deliveries are never dropped by it; they wait.
+/// When to stop trying for a while. Deliveries are never dropped by it; they wait. Not built yet: the defaults are those that will hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CircuitBreaker {

@@ -149,7 +149,10 @@ pub struct AwsSigV4Auth {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LocalSecretRef {
     /// The Secret's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
     pub name: String,
 }
 

@@ -28,7 +28,8 @@ pub struct SourceSpec {
     pub display_name: Option<String>,
     /// A URL path of your own, as `github` or `billing/stripe`, for `/v1/ingest/github` besides the URL by id. Unlike that one it stays
     /// the same when the resource is deleted and made again. Unique in the whole installation: the oldest source that asks for a path
-    /// has it, the others are not accepted (reason Conflicted). Default: none.
+    /// has it, the others are not accepted (reason Conflicted). Paths may lie below each other in one namespace, where the longest one
+    /// takes a request, but never in two: of those the oldest source has its path, too. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 128),

@@ -23,7 +23,8 @@ pub struct Status {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub url: Option<String>,
-    /// The circuit of a destination: Closed (deliveries go), Open (they wait), HalfOpen (one is tried).
+    /// The circuit of a destination: Closed (deliveries go), Open (they wait), HalfOpen (one is tried). Until circuit breaking is built
+    /// it is always Closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit: Option<String>,
 }
