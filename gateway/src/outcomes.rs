@@ -33,7 +33,8 @@ pub(crate) enum Fate {
     Written,
     /// The shard is another's by now: nothing was written, and the new owner makes the attempt again.
     Fenced,
-    /// The database refused the data, which is a bug of ours: the row stays in the queue.
+    /// The database refused the data, also without what the destination answered, which is a bug of ours: the row stays
+    /// in the queue.
     Refused,
 }
 
@@ -75,7 +76,7 @@ async fn write(
     batch: Vec<Job>,
     metrics: &DeliveryMetrics,
 ) -> Vec<Written> {
-    let (outcomes, epochs): (Vec<Outcome>, Vec<i64>) = batch
+    let (mut outcomes, epochs): (Vec<Outcome>, Vec<i64>) = batch
         .into_iter()
         .map(|job| (job.outcome, job.epoch))
         .unzip();
@@ -100,15 +101,8 @@ async fn write(
                 "the database refused a batch of outcomes"
             );
             let mut fates = Vec::with_capacity(outcomes.len());
-            for outcome in &outcomes {
-                fates.push(match persist(pool, held, std::slice::from_ref(outcome)).await {
-                    Ok(written) if written.contains(outcome.shard) => Fate::Written,
-                    Ok(_) => Fate::Fenced,
-                    Err(error) => {
-                        tracing::error!(error = &error as &dyn std::error::Error, delivery = %outcome.delivery_id, "the database refused an outcome");
-                        Fate::Refused
-                    }
-                });
+            for outcome in &mut outcomes {
+                fates.push(write_one(pool, held, outcome).await);
             }
             fates
         }
@@ -123,6 +117,26 @@ async fn write(
     jobs.zip(fates)
         .map(|(job, fate)| Written { job, fate })
         .collect()
+}
+
+/// What a destination answered may be why an outcome is refused, and the only part that we can do without: else the
+/// delivery would be made, and refused, again and again.
+async fn write_one(pool: &Pool, held: &Held, outcome: &mut Outcome) -> Fate {
+    for bare in [false, true] {
+        if bare {
+            outcome.attempt.error = None;
+            outcome.attempt.response_headers = None;
+            outcome.attempt.response_body = None;
+        }
+        match persist(pool, held, std::slice::from_ref(outcome)).await {
+            Ok(written) if written.contains(outcome.shard) => return Fate::Written,
+            Ok(_) => return Fate::Fenced,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, delivery = %outcome.delivery_id, without_answer = bare, "the database refused an outcome")
+            }
+        }
+    }
+    Fate::Refused
 }
 
 /// Tries until the database has answered.
