@@ -97,7 +97,7 @@ pub(super) struct Destination {
     /// Nothing new is known to be missing: the load that proves it can wait until then.
     confirm_at: Option<Timestamp>,
     pub(super) loading: bool,
-    /// When the earliest delivery that memory has left out because it is not due soon, is due.
+    /// When the earliest delivery that memory has left out because it can wait, is due.
     later: Option<Timestamp>,
     /// No load before then: the last one failed or found no room.
     pub(super) pause_until: Option<Timestamp>,
@@ -271,21 +271,18 @@ impl Destination {
                 continue;
             }
             let due = entry.is_due(now);
-            let full = if due {
-                self.ready.len()
-            } else {
-                self.waiting.len()
-            } >= room.window;
+            if !due && !self.may_wait(&entry, &mut room) {
+                // What waits is earlier, and the rest of the queue is later still: it is read when this is due, not
+                // swept again and again. Only first attempts dated by a clock that is ahead may be behind it; those on
+                // this page needn't wait.
+                self.leave_for_later(entry.due_at);
+                sweep_over = true;
+                continue;
+            }
             let first = at_least_one && loaded.admitted == 0 && self.ready.is_empty();
-            if full || (entry.bytes() > room.bytes && !first) {
-                if due {
-                    loaded.no_room = true;
-                } else {
-                    // Retries that wait must not keep fresh deliveries behind them out.
-                    self.leave_for_later(entry.due_at);
-                    reached = Some(key);
-                    continue;
-                }
+            if due && (self.ready.len() >= room.window || (entry.bytes() > room.bytes && !first)) {
+                // Behind a retry that was left out it comes with that one.
+                loaded.no_room = !sweep_over;
                 break;
             }
             room.bytes = room.bytes.saturating_sub(entry.bytes());
@@ -337,16 +334,36 @@ impl Destination {
             return false;
         }
         // Half of the bytes at most wait, so that what can be sent now finds room.
-        if entry.due_at > soon
-            || self.waiting.len() >= room.window
-            || entry.bytes() > room.bytes / 2
-        {
+        let mut half = Room {
+            bytes: room.bytes / 2,
+            ..room
+        };
+        if entry.due_at > soon || !self.may_wait(&entry, &mut half) {
             self.leave_for_later(entry.due_at);
             return false;
         }
         self.known.insert(entry.delivery_id);
         self.bytes += entry.bytes();
         self.waiting.insert(entry.key(), entry);
+        true
+    }
+
+    /// Is there room for one more that waits? The last one that waits gives its place to an earlier one: if later
+    /// retries kept the places, each of the earlier ones would be read from the table by itself.
+    fn may_wait(&mut self, entry: &Entry, room: &mut Room) -> bool {
+        if self.waiting.len() < room.window && entry.bytes() <= room.bytes {
+            return true;
+        }
+        let Some(last) = self.waiting.last_entry().filter(|last| {
+            *last.key() > entry.key() && entry.bytes() <= room.bytes + last.get().bytes()
+        }) else {
+            return false;
+        };
+        let last = last.remove();
+        self.bytes -= last.bytes();
+        room.bytes += last.bytes();
+        self.known.remove(&last.delivery_id);
+        self.leave_for_later(last.due_at);
         true
     }
 

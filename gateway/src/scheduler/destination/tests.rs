@@ -208,30 +208,72 @@ fn retries_wait_in_memory_only_when_they_are_due_soon() {
 }
 
 #[test]
-fn waiting_retries_never_keep_fresh_deliveries_out() {
+fn a_sweep_ends_where_no_more_retries_can_wait() {
+    let mut destination = destination(false);
+    for seconds in 20..24 {
+        assert!(destination.retry(retry(seconds), at(60), ROOM));
+    }
+    destination.begin_load();
+    let page = (20..=30).map(retry).collect();
+    assert_eq!(load(&mut destination, page, 10), Loaded::default());
+    assert_eq!(
+        (destination.missing(), destination.held()),
+        (None, 4),
+        "the next page is read when the first that was left out is due"
+    );
+    for seconds in 20..24 {
+        assert_eq!(destination.next_wake(), Some(at(seconds)));
+        destination.advance(at(seconds));
+        destination.take();
+    }
+    assert_eq!(destination.next_wake(), Some(at(24)));
+    destination.advance(at(24));
+    destination.begin_load();
+    let page = (24..=30).map(retry).collect();
+    let loaded = load(&mut destination, page, 24);
+    assert_eq!(
+        (loaded.admitted, destination.ready(), destination.missing()),
+        (5, 1, None),
+        "as many as can wait come with it"
+    );
+}
+
+#[test]
+fn the_earliest_retries_wait_whichever_came_first() {
+    let mut destination = destination(true);
+    for seconds in 50..54 {
+        assert!(destination.retry(retry(seconds), at(60), ROOM));
+    }
+    assert!(!destination.retry(retry(54), at(60), ROOM));
+    // One that was written now, and one from the table.
+    assert!(destination.retry(retry(30), at(60), ROOM));
+    destination.note_missing(BEGINNING);
+    destination.begin_load();
+    let page = [30, 31, 50, 51, 52, 53, 54].map(retry).into();
+    assert_eq!(load(&mut destination, page, 10).admitted, 1);
+    assert_eq!((destination.held(), destination.bytes), (4, 4));
+    for seconds in [30, 31, 50, 51] {
+        assert_eq!(destination.next_wake(), Some(at(seconds)));
+        destination.advance(at(seconds));
+    }
+    assert_eq!(destination.missing(), None);
+    // What gave its place away is read again when it is due.
+    assert_eq!(destination.next_wake(), Some(at(52)));
+    destination.advance(at(52));
+    assert!(destination.missing().unwrap() < retry(52).key());
+}
+
+#[test]
+fn waiting_retries_keep_no_fresh_delivery_of_their_page_out() {
     let mut destination = destination(false);
     for seconds in 20..24 {
         destination.retry(retry(seconds), at(60), ROOM);
     }
-    assert!(!destination.retry(retry(25), at(60), ROOM));
     destination.begin_load();
-    // The fifth retry finds no room among the waiting, what is due behind it does.
-    let loaded = load(
-        &mut destination,
-        vec![retry(11), retry(12), entry(13, 1)],
-        10,
-    );
-    assert_eq!(
-        (loaded, destination.ready()),
-        (
-            Loaded {
-                admitted: 1,
-                no_room: false
-            },
-            1
-        )
-    );
-    assert_eq!(destination.next_wake(), Some(at(11)));
+    // Recorded by a replica whose clock is ahead.
+    let loaded = load(&mut destination, vec![retry(25), entry(26, 1)], 10);
+    assert_eq!((loaded.admitted, destination.ready()), (1, 1));
+    assert_eq!(destination.missing(), None);
 }
 
 #[test]
