@@ -13,7 +13,10 @@ mod flights;
 mod pages;
 mod shards;
 
-use super::{Handle, LeaseEvent, Options, destination::Destination, metrics::DeliveryMetrics};
+use super::{
+    Batch, Handle, LeaseEvent, Options, RECORDED, destination::Destination,
+    metrics::DeliveryMetrics,
+};
 use crate::{
     deliver::Answer,
     egress::{self, Client},
@@ -21,6 +24,7 @@ use crate::{
     outcomes::{Job, Written},
 };
 use arc_swap::ArcSwap;
+use burials::Buried;
 use flights::{Flight, Unwritten};
 use jiff::Timestamp;
 use routing::Table;
@@ -31,11 +35,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use store::{
-    Pool,
-    events::{Event, Recorded},
-    queue::Pending,
-};
+use store::{Pool, events::Event, queue::Pending};
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -66,12 +66,7 @@ pub(super) enum Message {
         found: store::Result<Vec<Uuid>>,
     },
     Written(Vec<Written>),
-    /// Deliveries of a destination that is gone, or whose events are, are finished: as many.
-    Buried {
-        destination: Uuid,
-        epoch: i64,
-        buried: store::Result<u64>,
-    },
+    Buried(Buried),
     Lease(LeaseEvent),
     Retire,
     /// Break off what is in flight.
@@ -98,6 +93,12 @@ pub(super) struct Actor {
     /// Destinations that want a page.
     wanted: VecDeque<Uuid>,
     loads: usize,
+    /// Shards that want to be scanned, with the lease's epoch.
+    unscanned: VecDeque<(u16, i64)>,
+    scans: usize,
+    /// Destinations whose deliveries can't be made any more, and whether it was deleted.
+    unburied: VecDeque<(Uuid, bool)>,
+    burials: usize,
     timers: BTreeSet<(Timestamp, Uuid)>,
     flights: HashMap<u64, Flight>,
     next_flight: u64,
@@ -148,6 +149,10 @@ impl Actor {
             ring: VecDeque::new(),
             wanted: VecDeque::new(),
             loads: 0,
+            unscanned: VecDeque::new(),
+            scans: 0,
+            unburied: VecDeque::new(),
+            burials: 0,
             timers: BTreeSet::new(),
             flights: HashMap::new(),
             next_flight: 0,
@@ -164,7 +169,7 @@ impl Actor {
     /// Runs until it has retired.
     pub(super) async fn run(
         mut self,
-        mut recorded: mpsc::Receiver<Vec<Recorded>>,
+        mut recorded: mpsc::Receiver<Batch>,
         mut inbound: mpsc::UnboundedReceiver<Message>,
         token: CancellationToken,
     ) {
@@ -173,48 +178,60 @@ impl Actor {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let mut batch = None;
+            let mut first = None;
             let timer = self.next_timer();
             tokio::select! {
                 _ = inbound.recv_many(&mut messages, TURN) => {}
-                Some(first) = recorded.recv() => batch = Some(first),
+                Some(batch) = recorded.recv() => first = Some(batch),
                 () = inbox.wake.notified() => {}
                 () = tokio::time::sleep_until(timer) => {}
                 _ = tick.tick() => self.tick(clock::now()),
                 () = token.cancelled(), if !self.retiring => self.retire(),
             }
-            let now = clock::now();
-            self.follow_table(now);
-            for message in messages.drain(..) {
-                self.take(message, now);
-            }
-            let mut batches = 0;
-            while let Some(recordeds) = batch.take() {
-                self.recorded(recordeds);
-                batches += 1;
-                // The rest next turn: what was just taken wants to be sent.
-                batch = if batches < 16 {
-                    recorded.try_recv().ok()
-                } else {
-                    None
-                };
-            }
-            let hints = inbox.take();
-            if hints.everything {
-                self.rescan(now);
-            }
-            for destination in hints.destinations {
-                self.hint(destination, now);
-            }
-            self.wake(now);
-            self.trim();
-            self.load();
-            self.launch(now);
-            self.count();
+            self.turn(first, &mut recorded, &mut messages);
             if self.retiring && self.is_over() {
-                return;
+                break;
             }
         }
+        // What is still in the channel is for others to deliver.
+        recorded.close();
+        while let Ok(batch) = recorded.try_recv() {
+            self.recorded(batch);
+        }
+    }
+
+    /// Takes in what has arrived, and starts what can be started. `messages` is empty afterwards.
+    pub(super) fn turn(
+        &mut self,
+        first: Option<Batch>,
+        recorded: &mut mpsc::Receiver<Batch>,
+        messages: &mut Vec<Message>,
+    ) {
+        let now = clock::now();
+        self.follow_table(now);
+        // All that was handed over before the messages were sent, so ahead of them: a delivery that a page brought in,
+        // and whose outcome is among them, must not look new when its batch comes.
+        let rest = std::iter::from_fn(|| recorded.try_recv().ok());
+        for batch in first.into_iter().chain(rest).take(RECORDED) {
+            self.recorded(batch);
+        }
+        for message in messages.drain(..) {
+            self.take(message, now);
+        }
+        let hints = self.handle.inbox.take();
+        if hints.everything {
+            self.rescan(now);
+        }
+        for destination in hints.destinations {
+            self.hint(destination, now);
+        }
+        self.wake(now);
+        self.trim();
+        self.load();
+        self.start_scans(now);
+        self.start_burials();
+        self.launch(now);
+        self.count();
     }
 
     fn is_over(&self) -> bool {
@@ -242,11 +259,7 @@ impl Actor {
                 found,
             } => self.scanned(shard, epoch, found, now),
             Message::Written(batch) => self.written(batch, now),
-            Message::Buried {
-                destination,
-                epoch,
-                buried,
-            } => self.buried(destination, epoch, buried, now),
+            Message::Buried(round) => self.buried(round, now),
             Message::Lease(LeaseEvent::Gained(shards)) => {
                 for (shard, epoch, trusted_until) in shards {
                     self.gained(shard, epoch, trusted_until, now);

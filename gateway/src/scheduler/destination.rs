@@ -66,6 +66,14 @@ pub(super) struct Room {
     pub(super) bytes: usize,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Burial {
+    None,
+    /// In the scheduler's list of burials.
+    Queued,
+    Running,
+}
+
 #[derive(Debug)]
 pub(super) struct Destination {
     pub(super) shard: u16,
@@ -73,8 +81,8 @@ pub(super) struct Destination {
     pub(super) row: Option<Arc<Row>>,
     /// …this time, as far as we have seen.
     pub(super) gone_since: Option<Timestamp>,
-    /// Its deliveries are being finished without an attempt.
-    pub(super) burying: bool,
+    /// Are its deliveries being finished without an attempt?
+    pub(super) burial: Burial,
     /// The table has deliveries of it, and no page has shown any yet.
     pub(super) unseen: bool,
     /// To be sent now, in order.
@@ -134,7 +142,7 @@ impl Destination {
             shard,
             row: None,
             gone_since: None,
-            burying: false,
+            burial: Burial::None,
             unseen: false,
             ready: BTreeMap::new(),
             waiting: BTreeMap::new(),

@@ -37,7 +37,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -52,6 +52,9 @@ use uuid::Uuid;
 
 /// Batches of recorded events that may wait for the actor. Past it they are read from the table.
 const RECORDED: usize = 64;
+
+/// Bytes of events in them, for the same.
+const RECORDED_BYTES: usize = 16 << 20;
 
 /// Destinations that may be hinted at between two turns of the actor. Past it everything is looked at.
 const HINTS: usize = 50_000;
@@ -126,11 +129,36 @@ pub(crate) enum LeaseEvent {
     Release(Vec<u16>),
 }
 
+/// Recorded events on their way to the actor.
+#[derive(Debug)]
+struct Batch {
+    events: Vec<Recorded>,
+    /// Of headers and bodies.
+    bytes: usize,
+}
+
+impl Batch {
+    fn new(events: Vec<Recorded>) -> Batch {
+        let size = |recorded: &Recorded| recorded.event.headers.len() + recorded.event.body.len();
+        Batch {
+            bytes: events.iter().map(size).sum(),
+            events,
+        }
+    }
+
+    fn destinations(&self) -> impl Iterator<Item = Uuid> {
+        let deliveries = self.events.iter().flat_map(|recorded| &recorded.deliveries);
+        deliveries.map(|delivery| delivery.destination_id)
+    }
+}
+
 /// What is handed to the actor without waiting and without being lost.
 #[derive(Debug, Default)]
 struct Inbox {
     hints: Mutex<Hints>,
     wake: Notify,
+    /// Of the batches that wait for the actor.
+    bytes: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -159,6 +187,20 @@ impl Inbox {
         self.wake.notify_one();
     }
 
+    /// May so many bytes more wait? One batch always may, however large.
+    fn admit(&self, bytes: usize) -> bool {
+        let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = waiting == 0 || waiting + bytes <= RECORDED_BYTES;
+        if !fits {
+            self.taken(bytes);
+        }
+        fits
+    }
+
+    fn taken(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     fn take(&self) -> Hints {
         std::mem::take(&mut *self.hints.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -167,7 +209,7 @@ impl Inbox {
 /// How the rest of the gateway talks to the scheduler. Cheap to clone; nothing here waits.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    recorded: mpsc::Sender<Vec<Recorded>>,
+    recorded: mpsc::Sender<Batch>,
     inbox: Arc<Inbox>,
     leases: Arc<Notify>,
     notifier: Notifier,
@@ -177,21 +219,15 @@ pub struct Handle {
 impl Handle {
     /// These are committed. The scheduler takes what is its own and tells other replicas about the rest.
     pub fn recorded(&self, batch: Vec<Recorded>) {
-        let destinations = |batch: &[Recorded]| -> Vec<Uuid> {
-            batch
-                .iter()
-                .flat_map(|recorded| &recorded.deliveries)
-                .map(|delivery| delivery.destination_id)
-                .collect()
-        };
-        match self.recorded.try_send(batch) {
-            Ok(()) => {}
+        let batch = Batch::new(batch);
+        match self.recorded.try_reserve() {
+            Ok(place) if self.inbox.admit(batch.bytes) => place.send(batch),
             // The deliveries are in the table: a hint finds them.
-            Err(mpsc::error::TrySendError::Full(batch)) => self.inbox.hint(destinations(&batch)),
-            // Shut down before the recorder was: others deliver.
-            Err(mpsc::error::TrySendError::Closed(batch)) => {
-                self.notifier.tell(destinations(&batch))
+            Ok(_) | Err(mpsc::error::TrySendError::Full(())) => {
+                self.inbox.hint(batch.destinations())
             }
+            // Shut down before the recorder was: others deliver.
+            Err(mpsc::error::TrySendError::Closed(())) => self.notifier.tell(batch.destinations()),
         }
     }
 

@@ -4,7 +4,10 @@
 //! missing and read again as a page once there is some.
 
 use super::{Actor, Message};
-use crate::scheduler::destination::{BEGINNING, Entry, Times};
+use crate::scheduler::{
+    Batch,
+    destination::{BEGINNING, Entry, Times},
+};
 use jiff::{SignedDuration, Timestamp};
 use routing::shard;
 use service::clock;
@@ -29,10 +32,11 @@ const PAUSE: SignedDuration = SignedDuration::from_millis(250);
 const CONFIRM: SignedDuration = SignedDuration::from_millis(50);
 
 impl Actor {
-    pub(super) fn recorded(&mut self, batch: Vec<Recorded>) {
+    pub(super) fn recorded(&mut self, batch: Batch) {
+        self.handle.inbox.taken(batch.bytes);
         let now = clock::now();
         let mut elsewhere = Vec::new();
-        for Recorded { event, deliveries } in batch {
+        for Recorded { event, deliveries } in batch.events {
             for delivery in deliveries {
                 let id = delivery.destination_id;
                 let Some(Some(held)) = self.shards.get(usize::from(delivery.shard)) else {

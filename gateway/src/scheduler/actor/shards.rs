@@ -14,6 +14,10 @@ use store::queue;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+/// Scans that run at the same time. A replica may gain thousands of shards at once; the others wait for their turn, so
+/// that recording and the leases find a connection.
+pub(super) const SCANS: usize = 2;
+
 /// A shard that is ours.
 #[derive(Debug)]
 pub(super) struct Shard {
@@ -28,7 +32,9 @@ pub(super) struct Shard {
     pub(super) stalled: bool,
     /// All destinations with anything in the queue have been seen once.
     pub(super) scanned: bool,
+    /// A scan is under way or in the list.
     pub(super) scanning: bool,
+    /// When the next scan is due. One that is asked for during a scan follows it.
     pub(super) scan_at: Timestamp,
 }
 
@@ -61,7 +67,7 @@ impl Actor {
             // Taken while we were being told to go.
             self.leave(shard);
         } else {
-            self.scan(shard);
+            self.want_scan(shard);
         }
     }
 
@@ -138,23 +144,37 @@ impl Actor {
             .filter(|held| held.epoch == epoch)
     }
 
-    /// Asks which destinations of a shard have anything in the queue.
-    fn scan(&mut self, shard: u16) {
-        let Some(Some(held)) = self.shards.get_mut(usize::from(shard)) else {
-            return;
-        };
-        if std::mem::replace(&mut held.scanning, true) {
-            return;
+    fn want_scan(&mut self, shard: u16) {
+        if let Some(Some(held)) = self.shards.get_mut(usize::from(shard))
+            && !std::mem::replace(&mut held.scanning, true)
+        {
+            self.unscanned.push_back((shard, held.epoch));
         }
-        let (pool, messages, epoch) = (self.pool.clone(), self.messages.clone(), held.epoch);
-        tokio::spawn(async move {
-            let found = queue::destinations(&pool, shard).await;
-            let _ = messages.send(Message::Scanned {
-                shard,
-                epoch,
-                found,
+    }
+
+    /// Asks which destinations of a shard have anything in the queue: of those that want it, as many as may run.
+    pub(super) fn start_scans(&mut self, now: Timestamp) {
+        while self.scans < SCANS {
+            let Some((shard, epoch)) = self.unscanned.pop_front() else {
+                return;
+            };
+            // Jittered, so that the shards' scans spread over the period.
+            let next = now + self.options.reread.mul_f64(rand::random_range(0.75..1.25));
+            let Some(held) = self.shard(shard, epoch).filter(|held| !held.leaving) else {
+                continue;
+            };
+            held.scan_at = next;
+            self.scans += 1;
+            let (pool, messages) = (self.pool.clone(), self.messages.clone());
+            tokio::spawn(async move {
+                let found = queue::destinations(&pool, shard).await;
+                let _ = messages.send(Message::Scanned {
+                    shard,
+                    epoch,
+                    found,
+                });
             });
-        });
+        }
     }
 
     pub(super) fn scanned(
@@ -164,13 +184,11 @@ impl Actor {
         found: store::Result<Vec<Uuid>>,
         now: Timestamp,
     ) {
-        // Jittered, so that the shards' scans spread over the period.
-        let next = now + self.options.reread.mul_f64(rand::random_range(0.75..1.25));
+        self.scans -= 1;
         let Some(held) = self.shard(shard, epoch) else {
             return;
         };
         held.scanning = false;
-        held.scan_at = next;
         let found = match found {
             Ok(found) => found,
             Err(error) => {
@@ -180,6 +198,9 @@ impl Actor {
             }
         };
         let first = !std::mem::replace(&mut held.scanned, true);
+        if held.scan_at <= now && !held.leaving {
+            self.want_scan(shard);
+        }
         for id in &found {
             self.ensure(*id, shard, false, now);
             if let Some(destination) = self.destinations.get_mut(id) {
@@ -234,7 +255,7 @@ impl Actor {
             })
             .collect();
         for shard in due {
-            self.scan(shard);
+            self.want_scan(shard);
         }
         self.bury(now);
     }
