@@ -103,8 +103,10 @@ pub(super) struct Actor {
     flights: HashMap<u64, Flight>,
     next_flight: u64,
     unwritten: HashMap<(u16, i64, Uuid), Unwritten>,
-    /// Of everything in memory: in windows, in flight, and waiting for its outcome's commit.
+    /// Of everything in memory: in windows, in flight, and waiting for its outcome's commit, with the answer.
     bytes: usize,
+    /// Of the answers that wait for their commit.
+    answers: usize,
     /// Destinations that hold any that is not in flight.
     holders: usize,
     /// Deliveries in windows.
@@ -158,6 +160,7 @@ impl Actor {
             next_flight: 0,
             unwritten: HashMap::new(),
             bytes: 0,
+            answers: 0,
             holders: 0,
             held: 0,
             pressed: false,

@@ -87,7 +87,7 @@ impl DeliveryMetrics {
             ),
             window_bytes: gauge(
                 "hookstream_delivery_window_bytes",
-                "Headers and bodies of the deliveries in memory, those in flight included.",
+                "Headers and bodies in memory: of deliveries, those in flight included, and of answers that wait for their commit.",
             ),
             destinations: gauge(
                 "hookstream_delivery_destinations",

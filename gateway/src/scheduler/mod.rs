@@ -73,7 +73,7 @@ pub struct Options {
     pub concurrency: usize,
     /// Deliveries of one destination in memory: that many due, that many waiting for a retry.
     pub window: usize,
-    /// Bodies and headers in memory, of all destinations.
+    /// Bodies and headers in memory, of all destinations; those of answers that wait for their commit included.
     pub window_bytes: usize,
     /// Each shard's queue is looked at that often, in case a hint was lost.
     pub reread: Duration,

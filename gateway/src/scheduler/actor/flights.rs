@@ -13,6 +13,7 @@ use crate::{
         destination::{BEGINNING, Destination, Entry, Row},
     },
 };
+use bytes::Bytes;
 use jiff::Timestamp;
 use routing::retry::{self, Step};
 use service::clock;
@@ -25,7 +26,7 @@ use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle, time::Instant};
 use uuid::Uuid;
 
 /// Outcomes that may wait for their commit before no attempt begins: two batches, so that a slow commit doesn't stop
-/// deliveries and a lost Postgres does.
+/// deliveries and a lost Postgres does. The same holds when the answers among them fill half of the window's bytes.
 const UNWRITTEN: usize = 1024;
 
 /// An attempt under way.
@@ -51,6 +52,8 @@ impl Drop for Flight {
 #[derive(Debug)]
 pub(super) struct Unwritten {
     entry: Entry,
+    /// Headers and body of what the destination answered.
+    answer: usize,
     retry_at: Option<Timestamp>,
 }
 
@@ -64,6 +67,7 @@ impl Actor {
         while passed_over < self.ring.len()
             && self.flights.len() < self.options.concurrency
             && self.unwritten.len() < UNWRITTEN
+            && self.answers < self.options.window_bytes / 2
         {
             let Some(id) = self.ring.pop_front() else {
                 return;
@@ -265,6 +269,10 @@ impl Actor {
         attempt: outcomes::Attempt,
         step: Finished,
     ) {
+        let kept = [&attempt.response_headers, &attempt.response_body];
+        let answer = kept.into_iter().flatten().map(Bytes::len).sum();
+        self.answers += answer;
+        self.bytes += answer;
         let outcome = outcomes::Outcome {
             shard,
             destination_id: id,
@@ -287,7 +295,11 @@ impl Actor {
         };
         self.unwritten.insert(
             (shard, epoch, entry.delivery_id),
-            Unwritten { entry, retry_at },
+            Unwritten {
+                entry,
+                answer,
+                retry_at,
+            },
         );
         // The writer outlives the actor.
         let _ = self.jobs.send(Job { outcome, epoch });
@@ -298,8 +310,9 @@ impl Actor {
         for Written { job, fate } in batch {
             let (shard, delivery) = (job.outcome.shard, job.outcome.delivery_id);
             let unwritten = self.unwritten.remove(&(shard, job.epoch, delivery));
-            if let Some(Unwritten { entry, .. }) = &unwritten {
-                self.bytes -= entry.bytes();
+            if let Some(Unwritten { entry, answer, .. }) = &unwritten {
+                self.bytes -= entry.bytes() + answer;
+                self.answers -= answer;
             }
             let ours = match self.shard(shard, job.epoch) {
                 Some(held) => {
@@ -328,6 +341,7 @@ impl Actor {
                         Some(Unwritten {
                             mut entry,
                             retry_at: Some(at),
+                            ..
                         }),
                     ) => {
                         entry.due_at = at;
