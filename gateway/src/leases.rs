@@ -10,7 +10,7 @@
 
 use crate::scheduler::{DeliveryMetrics, LeaseEvent};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +19,10 @@ use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
 };
+
+/// Between two rounds that others asked for, at least. After each new routing table every replica tells every other that
+/// it has it, which would be as many rounds as replicas, on each of them.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// The role, in a replica's heartbeat, of those that share the shards.
 pub const DELIVERY: &str = "delivery";
@@ -49,8 +53,8 @@ pub(crate) struct Held {
 /// What the scheduler says back.
 #[derive(Debug)]
 pub(crate) enum Released {
-    /// Nothing of this shard is under way any more.
-    Shard(u16),
+    /// Nothing of this shard is under way any more that began in this epoch.
+    Shard(u16, i64),
     /// From now on no shard is taken.
     Retiring,
 }
@@ -65,6 +69,7 @@ impl Leases {
         let period = self.ttl / 3;
         let mut retiring = false;
         let mut next = Instant::now();
+        let (mut woken, mut quiet_until) = (false, next);
         loop {
             tokio::select! {
                 message = released.recv() => {
@@ -74,7 +79,7 @@ impl Leases {
                     let mut shards = Vec::new();
                     for message in messages {
                         match message {
-                            Released::Shard(shard) => shards.push(shard),
+                            Released::Shard(shard, epoch) => shards.push((shard, epoch)),
                             Released::Retiring => retiring = true,
                         }
                     }
@@ -82,16 +87,23 @@ impl Leases {
                     self.tell_the_others(retiring).await;
                 }
                 () = wake.notified(), if !retiring => {
-                    self.round(false).await;
+                    woken = true;
+                    next = next.min(quiet_until);
                 }
                 () = tokio::time::sleep_until(next) => {
+                    if std::mem::take(&mut woken) {
+                        quiet_until = Instant::now() + QUIET;
+                    }
                     // After a failure sooner: the trust in what we hold is running out.
                     let pause = if self.round(retiring).await { period } else { period.min(Duration::from_millis(250)) };
                     next = Instant::now() + pause;
                 }
             }
         }
-        let rest: Vec<u16> = self.held.keys().copied().collect();
+        let epochs = self.held.iter();
+        let rest: Vec<(u16, i64)> = epochs
+            .map(|(shard, held)| (*shard, held.lease.epoch))
+            .collect();
         self.release(&rest).await;
     }
 
@@ -258,12 +270,17 @@ impl Leases {
         Ok(())
     }
 
-    async fn release(&mut self, shards: &[u16]) {
-        let leases: Vec<Lease> = shards
-            .iter()
-            .filter_map(|shard| self.held.remove(shard))
-            .map(|held| held.lease)
-            .collect();
+    /// Gives back what is still held in that epoch. A shard that was lost and taken again meanwhile stays: the scheduler
+    /// let go of the earlier one.
+    async fn release(&mut self, shards: &[(u16, i64)]) {
+        let mut leases = Vec::with_capacity(shards.len());
+        for (shard, epoch) in shards {
+            if let Entry::Occupied(held) = self.held.entry(*shard)
+                && held.get().lease.epoch == *epoch
+            {
+                leases.push(held.remove().lease);
+            }
+        }
         self.metrics.shards_held.set(self.held.len() as i64);
         if leases.is_empty() {
             return;
@@ -292,3 +309,6 @@ impl Leases {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

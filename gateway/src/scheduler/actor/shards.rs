@@ -113,9 +113,10 @@ impl Actor {
             return;
         };
         if held.leaving && held.in_flight == 0 && held.unwritten == 0 {
+            let epoch = held.epoch;
             self.drop_shard(shard);
             // Without the leases' task nobody renews either.
-            let _ = self.released.send(Released::Shard(shard));
+            let _ = self.released.send(Released::Shard(shard, epoch));
         }
     }
 
