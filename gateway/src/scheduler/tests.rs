@@ -21,6 +21,7 @@ use store::{
 };
 use tokio::sync::Semaphore;
 
+mod findings;
 mod outages;
 
 const LONG: Duration = Duration::from_secs(20);
