@@ -72,6 +72,8 @@ pub enum Change {
     Remove(Uuid),
     /// `None`: there is no such Secret.
     Secret(SecretName, Option<SecretData>),
+    /// The API server doesn't let us read this Secret, or know whether it exists.
+    SecretForbidden(SecretName),
     /// No object names this Secret any more: whoever told its value will tell it again when one does.
     SecretUnwanted(SecretName),
     /// `None`: there is no such namespace.

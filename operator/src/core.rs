@@ -103,6 +103,10 @@ impl Core {
                 self.told_secrets.insert(name.clone());
                 self.compiler.set_secret(name, data);
             }
+            Change::SecretForbidden(name) => {
+                self.told_secrets.insert(name.clone());
+                self.compiler.forbid_secret(name);
+            }
             Change::SecretUnwanted(name) => {
                 self.told_secrets.remove(&name);
                 self.compiler.set_secret(name, None);
@@ -400,6 +404,31 @@ mod tests {
         assert!(core.waits_for_secrets());
         core.apply(Change::Secret(name, None));
         assert!(!core.waits_for_secrets());
+    }
+
+    #[test]
+    fn a_secret_that_may_not_be_read_is_not_said_to_be_missing() {
+        let verification = json!({"verification": {"template": "github", "secretRefs": [{"name": "s", "key": "k"}]}});
+        let mut core = Core::new([], Secrets::OnDemand);
+        core.apply(object("Source", 1, 1, verification));
+        let name = ("n".to_owned(), "s".to_owned());
+        core.apply(Change::SecretForbidden(name.clone()));
+        assert!(!core.waits_for_secrets(), "nobody else waits for it");
+        core.compile();
+        let told = core.take_report();
+        let finding = told.objects[0].verdict.as_ref().unwrap().findings[0].clone();
+        assert_eq!(
+            (finding.condition, finding.reason),
+            (compile::Condition::ResolvedRefs, Reason::SecretNotFound)
+        );
+        assert_eq!(
+            finding.message,
+            "the operator is forbidden to read the Secret `s` in namespace `n`; permit its service account to `get` `secrets` there"
+        );
+
+        let data = [("k".to_owned(), routing::secret::Secret::new(*b"value"))];
+        core.apply(Change::Secret(name, Some(data.into())));
+        assert_eq!(core.compile().changed.len(), 1, "once it may be read");
     }
 
     #[test]

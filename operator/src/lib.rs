@@ -17,6 +17,7 @@
 
 pub mod affected;
 pub mod args;
+pub mod backoff;
 pub mod change;
 pub mod core;
 pub mod events;

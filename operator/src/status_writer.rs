@@ -46,22 +46,6 @@ pub enum Outcome {
     Failed(Write, String),
 }
 
-/// How long to wait before another try.
-#[derive(Debug, Clone, Copy)]
-pub struct Backoff {
-    pub first: Duration,
-    pub most: Duration,
-}
-
-impl Backoff {
-    /// After so many failures in a row before this one: doubled by each.
-    pub fn pause(&self, failures: u32) -> Duration {
-        self.first
-            .saturating_mul(1 << failures.min(16))
-            .min(self.most)
-    }
-}
-
 /// What waits, in the order in which it began to wait.
 #[derive(Debug, Default)]
 pub struct Queue {
@@ -179,17 +163,6 @@ mod tests {
         }
         let outcome = answered(a_write(1, 1), 422, String::new());
         assert!(matches!(outcome, Outcome::Refused(..)));
-    }
-
-    #[test]
-    fn pauses_double_up_to_a_bound() {
-        let backoff = Backoff {
-            first: Duration::from_millis(200),
-            most: Duration::from_secs(5),
-        };
-        assert_eq!(backoff.pause(0), Duration::from_millis(200));
-        assert_eq!(backoff.pause(2), Duration::from_millis(800));
-        assert_eq!(backoff.pause(u32::MAX), Duration::from_secs(5));
     }
 
     fn a_write(uid: u128, generation: i64) -> Write {

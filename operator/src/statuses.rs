@@ -9,6 +9,7 @@
 
 use crate::{
     affected::{Affected, ByRevision, affected},
+    backoff::Backoff,
     core::Entry,
     events::{self, Events},
     fleet::{Database, Fleet},
@@ -16,7 +17,7 @@ use crate::{
     metrics::Metrics,
     publisher::Report,
     status::{self, Facts, PROGRAMMED, READY, condition, is_true},
-    status_writer::{self, Backoff, Outcome, Queue, Write},
+    status_writer::{self, Outcome, Queue, Write},
 };
 use crds::Status;
 use kube::Client;
@@ -32,6 +33,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+#[cfg(test)]
+mod tests;
 
 /// Status writes under way at once: kind to the API server, and 10,000 objects in well under a minute.
 const CONCURRENCY: usize = 16;

@@ -33,7 +33,7 @@ use claims::{Claim, Claims, Overlap, RoutedPaths};
 use findings::Findings;
 use index::Index;
 use object::{Body, Object, ObjectName};
-use secrets::Taken;
+use secrets::{Known, Taken};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
@@ -70,8 +70,8 @@ pub struct Compiler {
     index: Index,
     /// Which source has which path.
     claims: Claims,
-    /// `None`: known not to exist. A Secret that was never told of counts as not existing too.
-    secrets: BTreeMap<SecretName, Option<SecretData>>,
+    /// A Secret that was never told of counts as not existing.
+    secrets: BTreeMap<SecretName, Known>,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     rows: BTreeMap<Uuid, Row>,
     /// The sources whose rows have a path of their own. No two rows have the same, and of two namespaces' rows none has a path
@@ -156,9 +156,18 @@ impl Compiler {
 
     /// `None`: the Secret doesn't exist. Tell it before the `compile` that is to see it.
     pub fn set_secret(&mut self, name: SecretName, data: Option<SecretData>) {
-        if self.secrets.get(&name) != Some(&data) {
+        self.know(name, data.map_or(Known::Missing, Known::There));
+    }
+
+    /// The Secret can't be had: whoever fetches Secrets isn't permitted to read it, and can't say whether it exists.
+    pub fn forbid_secret(&mut self, name: SecretName) {
+        self.know(name, Known::Forbidden);
+    }
+
+    fn know(&mut self, name: SecretName, known: Known) {
+        if self.secrets.get(&name) != Some(&known) {
             self.dirty.extend(self.index.keeping(&name));
-            self.secrets.insert(name, data);
+            self.secrets.insert(name, known);
         }
     }
 

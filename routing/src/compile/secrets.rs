@@ -7,19 +7,25 @@ use super::{
 use crate::{row::SecretIndex, secret::Secret};
 use std::collections::BTreeMap;
 
+/// What is known of a Secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Known {
+    There(SecretData),
+    Missing,
+    /// Not ours to read.
+    Forbidden,
+}
+
 /// Takes what an object names out of all that is known, in the order in which it names it.
 #[derive(Debug)]
 pub(super) struct Taken<'c> {
-    known: &'c BTreeMap<SecretName, Option<SecretData>>,
+    known: &'c BTreeMap<SecretName, Known>,
     namespace: &'c str,
     pub(super) secrets: Vec<Secret>,
 }
 
 impl<'c> Taken<'c> {
-    pub(super) fn new(
-        known: &'c BTreeMap<SecretName, Option<SecretData>>,
-        namespace: &'c str,
-    ) -> Taken<'c> {
+    pub(super) fn new(known: &'c BTreeMap<SecretName, Known>, namespace: &'c str) -> Taken<'c> {
         Taken {
             known,
             namespace,
@@ -36,13 +42,23 @@ impl<'c> Taken<'c> {
         findings: &mut Findings,
     ) -> Option<(SecretIndex, &Secret)> {
         let full = (self.namespace.to_owned(), name.to_owned());
-        let Some(Some(data)) = self.known.get(&full) else {
-            let message = format!(
-                "there is no Secret `{name}` in namespace `{}`; create it, or name another",
-                self.namespace
-            );
-            findings.add(Reason::SecretNotFound, path, message);
-            return None;
+        let namespace = self.namespace;
+        let data = match self.known.get(&full) {
+            Some(Known::There(data)) => data,
+            Some(Known::Forbidden) => {
+                let message = format!(
+                    "the operator is forbidden to read the Secret `{name}` in namespace `{namespace}`; permit its service account to `get` `secrets` there"
+                );
+                findings.add(Reason::SecretNotFound, path, message);
+                return None;
+            }
+            Some(Known::Missing) | None => {
+                let message = format!(
+                    "there is no Secret `{name}` in namespace `{namespace}`; create it, or name another"
+                );
+                findings.add(Reason::SecretNotFound, path, message);
+                return None;
+            }
         };
         let Some(secret) = data.get(key) else {
             let message =
