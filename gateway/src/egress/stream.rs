@@ -89,7 +89,10 @@ pub fn met_closed_connection(error: &legacy::Error, began: Instant) -> bool {
     if info.is_negotiated_h2() {
         // Bytes come for other requests too. A stream that is reset for another reason is the receiver's answer.
         causes().any(|cause| match cause.downcast_ref::<h2::Error>() {
-            Some(h2) => h2.is_go_away() || h2.reason() == Some(h2::Reason::REFUSED_STREAM),
+            Some(h2) => {
+                let refused = h2.reason() == Some(h2::Reason::REFUSED_STREAM);
+                h2.is_remote() && (h2.is_go_away() || refused)
+            }
             None => cause.is::<io::Error>(),
         })
     } else {
