@@ -194,6 +194,7 @@ pub struct Housekeeping {
     pub queue_oldest_seconds: GaugeVec,
     /// No labels; a vector, so that a replica that no longer measures shows nothing.
     pub retention_lag_seconds: GaugeVec,
+    pub retention_lost_deliveries: IntCounter,
     /// As above.
     pub partitions_ahead: IntGaugeVec,
 }
@@ -218,6 +219,11 @@ impl Housekeeping {
                 "hookstream_retention_lag_seconds",
                 "How much older than the retention the oldest kept history is; 0 when retention keeps up. Only the replica that tidies shows it.",
                 &[],
+            ),
+            retention_lost_deliveries: counter(
+                registry,
+                "hookstream_retention_lost_deliveries_total",
+                "Deliveries that were still queued when retention dropped their events: they will never be made.",
             ),
             partitions_ahead: gauges(
                 registry,

@@ -122,18 +122,24 @@ impl Duty for Partitions {
             .await
             .context("asking the database for the time")?;
         let keep_from = keep_from(now.min(database), self.retention);
-        let made = partitions::ensure(&self.pool, now)
+        // By the database's clock, which all share: a replica whose own is wrong must not keep the others' days from them.
+        let made = partitions::ensure(&self.pool, database)
             .await
             .context("making partitions ahead")?;
         // Measured before and after: a drop that fails for days must show.
-        self.measure(now, keep_from).await?;
-        let dropped = partitions::drop_before(&self.pool, keep_from)
-            .await
-            .context("dropping what is older than the retention")?;
+        self.measure(database, keep_from).await?;
+        let dropped = partitions::drop_before(&self.pool, keep_from, |lost| {
+            self.metrics
+                .housekeeping
+                .retention_lost_deliveries
+                .inc_by(lost);
+        })
+        .await
+        .context("dropping what is older than the retention")?;
         if made > 0 || !dropped.is_empty() {
             tracing::info!(made, dropped = dropped.len(), %keep_from, "partitions");
         }
-        self.measure(now, keep_from).await
+        self.measure(database, keep_from).await
     }
 
     fn relieved(&mut self) {
@@ -317,6 +323,26 @@ mod tests {
                 kept,
                 "{now}"
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn deliveries_that_retention_takes_from_the_queue_are_counted() {
+        let database = store::testing::Database::create().await;
+        let pool = &database.store.pool;
+        let row = "INSERT INTO queue VALUES (1, gen_random_uuid(), now(), gen_random_uuid(), \
+                   '00000000-0000-7000-8000-000000000000', gen_random_uuid(), 'team', 1, now())";
+        sqlx::raw_sql(row).execute(pool.raw()).await.unwrap();
+        let metrics = Metrics::new(&prometheus::Registry::new());
+        let mut duty = Partitions {
+            pool: pool.clone(),
+            retention: Duration::from_secs(1),
+            metrics: metrics.clone(),
+        };
+        // The first drops yesterday, the second finds nothing.
+        for _ in 0..2 {
+            duty.perform().await.unwrap();
+            assert_eq!(metrics.housekeeping.retention_lost_deliveries.get(), 1);
         }
     }
 

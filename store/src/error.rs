@@ -1,5 +1,6 @@
 //! What went wrong with the database, by what the caller can do about it.
 
+use jiff::Timestamp;
 use std::error::Error as StdError;
 
 /// The result of every call of this crate that has no error type of its own.
@@ -36,6 +37,19 @@ pub enum Error {
     /// The rows themselves were refused: the same call will fail again.
     #[error("the database refused the data")]
     Data(#[source] Source),
+
+    /// A replica's clock, or the database's, is wrong by more than a day. Nothing was done.
+    #[error(
+        "this machine's clock says {now} and the database's {database}: set the one that is wrong"
+    )]
+    Clock { now: Timestamp, database: Timestamp },
+
+    /// Text of senders and destinations would not fit into this database.
+    #[error(
+        "the database's encoding is {found}, which cannot hold all text: \
+         create it with ENCODING 'UTF8' (TEMPLATE template0)"
+    )]
+    Encoding { found: String },
 
     /// The URL or an option in it cannot be used.
     #[error("the database URL cannot be used: {0}")]

@@ -6,11 +6,11 @@
 
 use crate::{
     Pool,
-    error::Result,
+    error::{Error, Result},
     migrate::PARTITIONS_LOCK,
     pool::{On, Session},
 };
-use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date, tz::TimeZone};
 use sqlx::Row;
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -20,10 +20,25 @@ const TABLES: [&str; 3] = ["events", "deliveries", "attempts"];
 /// Days made ahead: the daily task may fail for that long before anything else does.
 const AHEAD: i64 = 3;
 
+/// The clocks of a replica and of the database may be that far apart.
+const MOST_APART: SignedDuration = SignedDuration::from_hours(24);
+
 /// Makes the partitions of yesterday, today and the three days after, where missing; days are UTC. Returns how many were made.
 ///
 /// Yesterday too: a gateway whose clock is a little behind writes into it after midnight.
+///
+/// [`Error::Clock`] when `now` is more than a day off the database's clock: days made by a clock that is far behind would
+/// be dropped by the next retention, with events in them that were answered for.
 pub async fn ensure(pool: &Pool, now: Timestamp) -> Result<u32> {
+    let database = database_clock(pool).await?;
+    if now.duration_since(database).abs() > MOST_APART {
+        return Err(Error::Clock { now, database });
+    }
+    ensure_around(pool, now).await
+}
+
+/// The same whatever the database's clock says.
+pub async fn ensure_around(pool: &Pool, now: Timestamp) -> Result<u32> {
     let mut session = pool.begin().await?;
     let made = ensure_within(pool, &mut session, now).await?;
     session.done().await?;
@@ -90,11 +105,12 @@ pub(crate) async fn ensure_within(
     Ok(made)
 }
 
-/// Drops the partitions of all days before `day`, and what the queue still has of them. Returns the days dropped.
+/// Drops the partitions of all days before `day`, and what the queue still has of them: `lost` is told of how many
+/// deliveries, as they go. Returns the days dropped.
 ///
 /// Each table is dropped in a transaction of its own. [`crate::Error::Unavailable`] when a long query holds one: nobody
 /// is made to wait for it, and the next call goes on where this one stopped.
-pub async fn drop_before(pool: &Pool, day: Date) -> Result<Vec<Date>> {
+pub async fn drop_before(pool: &Pool, day: Date, lost: impl Fn(u64)) -> Result<Vec<Date>> {
     let mut doomed = BTreeSet::new();
     let mut tables = Vec::new();
     let mut session = pool.session().await?;
@@ -112,7 +128,7 @@ pub async fn drop_before(pool: &Pool, day: Date) -> Result<Vec<Date>> {
     if doomed.is_empty() {
         return Ok(Vec::new());
     }
-    forget_queued_before(pool, day).await?;
+    forget_queued_before(pool, day, lost).await?;
     // The oldest days first, so that what is left after an error is one range.
     tables.sort_by(|a, b| a.rsplit('_').next().cmp(&b.rsplit('_').next()));
     for partition in tables {
@@ -127,19 +143,61 @@ pub async fn drop_before(pool: &Pool, day: Date) -> Result<Vec<Date>> {
     Ok(doomed.into_iter().collect())
 }
 
+/// Rows of the queue that one statement looks at: short enough for any time-out, and what it has deleted stays deleted.
+const PAGE: i64 = 10_000;
+
+/// Along the key, which grows with each retry: a row that is moved meanwhile comes again.
+const FORGET: &str = "\
+WITH page AS MATERIALIZED (
+    SELECT ctid AS place, shard, destination_id, due_at, delivery_id, event_id FROM queue
+    WHERE (shard, destination_id, due_at, delivery_id) > ($1, $2, $3, $4)
+    ORDER BY shard, destination_id, due_at, delivery_id LIMIT $5
+), gone AS (
+    DELETE FROM queue WHERE ctid = ANY (ARRAY(SELECT place FROM page WHERE event_id < $6)) RETURNING 1
+)
+SELECT shard, destination_id, due_at, delivery_id, (SELECT count(*) FROM gone) AS gone FROM page
+ORDER BY shard DESC, destination_id DESC, due_at DESC, delivery_id DESC LIMIT 1";
+
 /// Deliveries still queued lose their event with its day; without this their rows would stay for ever, seen by nobody.
-async fn forget_queued_before(pool: &Pool, day: Date) -> Result<()> {
-    let mut session = pool.begin().await?;
-    // The one statement that reads the whole queue: once a day, by one replica.
-    session.raw("SET LOCAL enable_seqscan = on").await?;
-    let gone = pool
-        .query("DELETE FROM queue WHERE event_id < $1")
-        .bind(bound(day))
-        .run(&mut session)
-        .await?;
-    session.done().await?;
-    if gone.rows_affected() > 0 {
-        tracing::warn!(deliveries = gone.rows_affected(), %day, "deliveries were still queued when retention removed their events");
+///
+/// Reads the whole queue, once a day, by one replica. What it misses (a row moved back by a clock that is behind) is
+/// removed when its destination next reads its queue: [`crate::outcomes::drop_orphans`].
+async fn forget_queued_before(pool: &Pool, day: Date, lost: impl Fn(u64)) -> Result<()> {
+    let mut after = (
+        -1_i16,
+        Uuid::nil(),
+        crate::time::to_sql(Timestamp::UNIX_EPOCH),
+        Uuid::nil(),
+    );
+    let mut all = 0;
+    loop {
+        let mut session = pool.session().await?;
+        let last = pool
+            .query(FORGET)
+            .bind(after.0)
+            .bind(after.1)
+            .bind(after.2)
+            .bind(after.3)
+            .bind(PAGE)
+            .bind(bound(day))
+            .optional(&mut session)
+            .await?;
+        session.done().await?;
+        let Some(last) = last else { break };
+        let gone = last.try_get::<i64, _>("gone")?.unsigned_abs();
+        if gone > 0 {
+            lost(gone);
+        }
+        all += gone;
+        after = (
+            last.try_get("shard")?,
+            last.try_get("destination_id")?,
+            last.try_get("due_at")?,
+            last.try_get("delivery_id")?,
+        );
+    }
+    if all > 0 {
+        tracing::warn!(deliveries = all, %day, "deliveries were still queued when retention removed their events");
     }
     Ok(())
 }

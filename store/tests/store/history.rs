@@ -138,9 +138,9 @@ async fn days_are_made_from_yesterday_to_three_days_ahead_and_only_once() {
     let pool = &db.store.pool;
     let later = Timestamp::now() + 96.hours();
     // The template has -1..=3; four days later -1 and 0 of the new window are its last and a new one.
-    let made = partitions::ensure(pool, later).await.unwrap();
+    let made = partitions::ensure_around(pool, later).await.unwrap();
     assert_eq!(made, 4 * 3);
-    assert_eq!(partitions::ensure(pool, later).await.unwrap(), 0);
+    assert_eq!(partitions::ensure_around(pool, later).await.unwrap(), 0);
     let lag = partitions::lag(pool, later, today()).await.unwrap();
     assert_eq!(
         lag,
@@ -168,7 +168,7 @@ async fn partitions_are_made_by_several_at_once_without_quarrel() {
     let tasks: Vec<_> = (0..4)
         .map(|_| {
             let pool = db.store.pool.clone();
-            tokio::spawn(async move { partitions::ensure(&pool, later).await.unwrap() })
+            tokio::spawn(async move { partitions::ensure_around(&pool, later).await.unwrap() })
         })
         .collect();
     let mut made = 0;
@@ -192,10 +192,17 @@ async fn retention_drops_whole_days_and_what_the_queue_still_has_of_them() {
     assert_eq!(queued(pool, destination(1)).await.len(), 2);
 
     assert_eq!(
-        partitions::drop_before(pool, today()).await.unwrap(),
+        partitions::drop_before(pool, today(), |_| {})
+            .await
+            .unwrap(),
         [yesterday]
     );
-    assert_eq!(partitions::drop_before(pool, today()).await.unwrap(), []);
+    assert_eq!(
+        partitions::drop_before(pool, today(), |_| {})
+            .await
+            .unwrap(),
+        []
+    );
     let left = queued(pool, destination(1)).await;
     assert_eq!(
         left.iter()
@@ -222,11 +229,16 @@ async fn retention_gives_up_rather_than_make_writers_wait_for_a_long_query() {
         .execute(&mut *reader)
         .await
         .unwrap();
-    let error = partitions::drop_before(pool, today()).await.unwrap_err();
+    let error = partitions::drop_before(pool, today(), |_| {})
+        .await
+        .unwrap_err();
     assert!(error.is_transient(), "{error:?}");
     reader.rollback().await.unwrap();
     assert_eq!(
-        partitions::drop_before(pool, today()).await.unwrap().len(),
+        partitions::drop_before(pool, today(), |_| {})
+            .await
+            .unwrap()
+            .len(),
         1
     );
 }
@@ -242,4 +254,52 @@ async fn large_bodies_are_compressed_by_lz4_in_every_partition() {
             .await
             .unwrap();
     assert_eq!(method.as_deref(), Some("lz4"));
+}
+
+#[tokio::test]
+async fn what_retention_takes_from_the_queue_goes_page_by_page_and_is_counted() {
+    let db = Database::create().await;
+    let pool = &db.store.pool;
+    // Every other row is of an event that is kept; several destinations, so that pages end within one.
+    execute(
+        pool,
+        "INSERT INTO queue SELECT n % 3, uuid_in(md5((n % 7)::text)::cstring), now(), gen_random_uuid(),
+             CASE n % 2 WHEN 0 THEN '00000000-0000-7000-8000-000000000000' ELSE 'ffffffff-ffff-7000-8000-000000000000' END::uuid,
+             gen_random_uuid(), 'team', 1, now()
+         FROM generate_series(1, 25000) n",
+    )
+    .await;
+    let told = std::sync::Mutex::new(Vec::new());
+    let dropped = partitions::drop_before(pool, today(), |lost| told.lock().unwrap().push(lost))
+        .await
+        .unwrap();
+    assert_eq!(dropped.len(), 1);
+    let told = told.into_inner().unwrap();
+    assert_eq!(told.iter().sum::<u64>(), 12_500);
+    assert!(told.len() >= 3, "{told:?}");
+    assert_eq!(number(pool, "SELECT count(*) FROM queue").await, 12_500);
+    let lost = "SELECT count(*) FROM queue WHERE event_id < 'f0000000-0000-7000-8000-000000000000'";
+    assert_eq!(number(pool, lost).await, 0);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_more_than_a_day_off_makes_no_days() {
+    let db = Database::create().await;
+    let pool = &db.store.pool;
+    for hours in [-960, -25, 25, 960] {
+        let error = partitions::ensure(pool, Timestamp::now() + hours.hours())
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::Clock { .. }), "{hours}: {error:?}");
+    }
+    assert_eq!(
+        number(pool, "SELECT count(*) FROM pg_inherits WHERE inhparent IN ('events'::regclass, 'deliveries'::regclass, 'attempts'::regclass)").await,
+        5 * 3,
+        "those of the template"
+    );
+    for hours in [-23, 23] {
+        partitions::ensure(pool, Timestamp::now() + hours.hours())
+            .await
+            .unwrap();
+    }
 }
