@@ -442,10 +442,17 @@ async fn prepare(store: &Store, options: &Options) -> anyhow::Result<u16> {
                         "this database was laid out with another number of shards, which stays"
                     );
                 }
+                if !migrated.volatile.is_empty() {
+                    tracing::warn!(
+                        off = migrated.volatile.join(", "),
+                        "this Postgres answers before a commit is on disk: a crash of its machine loses events that were accepted"
+                    );
+                }
                 return Ok(migrated.shards);
             }
             Err(
                 error @ (store::Error::Newer { .. }
+                | store::Error::Encoding { .. }
                 | store::Error::Url(_)
                 | store::Error::Schema(_)),
             ) => return Err(error.into()),

@@ -41,16 +41,21 @@ pub struct Migrated {
     pub applied: Vec<i32>,
     /// The shards that this database has.
     pub shards: u16,
+    /// Settings of the server by which its crash may lose what it has committed: `fsync`, `synchronous_commit`. Worth a
+    /// warning: an event is answered for once it's committed.
+    pub volatile: Vec<String>,
     /// The number asked for, when the database was laid out with another one: it was ignored. Worth a warning.
     pub ignored_shards: Option<u16>,
 }
 
 /// Applies what is missing, makes the partitions of yesterday, today (by the database's clock) and the three days after,
-/// and lays out `shards` leases if nobody has before. [`Error::Newer`] when a newer version has been here.
+/// and lays out `shards` leases if nobody has before. [`Error::Newer`] when a newer version has been here,
+/// [`Error::Encoding`] when the database isn't in UTF-8; nothing was done then.
 ///
 /// `shards` is 1 to 4096.
 pub async fn migrate(pool: &Pool, shards: u16) -> Result<Migrated> {
     let mut session = pool.begin().await?;
+    let volatile = judge(pool, &mut session).await?;
     // The transaction may have to wait for another process's whole migration.
     session.raw("SET LOCAL statement_timeout = '10min'").await?;
     session.wait_for(Duration::from_secs(605));
@@ -66,8 +71,26 @@ pub async fn migrate(pool: &Pool, shards: u16) -> Result<Migrated> {
     Ok(Migrated {
         applied,
         shards: shards_now,
+        volatile,
         ignored_shards: (shards_now != shards).then_some(shards),
     })
+}
+
+/// Whether the database can hold what it's to hold. Returns the settings that a crash would be rued for.
+async fn judge(pool: &Pool, session: &mut Session) -> Result<Vec<String>> {
+    let row = pool
+        .query(
+            "SELECT current_setting('server_encoding') AS encoding, ARRAY(
+                 SELECT name FROM unnest(ARRAY['fsync', 'synchronous_commit']) AS name WHERE current_setting(name) = 'off'
+             ) AS volatile",
+        )
+        .one(session)
+        .await?;
+    let found: String = row.try_get("encoding")?;
+    if found != "UTF8" {
+        return Err(Error::Encoding { found });
+    }
+    Ok(row.try_get("volatile")?)
 }
 
 async fn apply_missing(pool: &Pool, session: &mut Session) -> Result<Vec<i32>> {

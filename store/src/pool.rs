@@ -31,9 +31,10 @@ const PLANNER: [(&str, &str); 4] = [
 /// The same for a transaction behind a pooler, in the round trip that begins it, and the time-outs that a direct
 /// connection gets when it's made: [`STATEMENT_TIMEOUT`].
 macro_rules! pooled {
-    ($begin:literal) => {
+    ($begin:literal $($more:literal)?) => {
         concat!(
             $begin,
+            $($more,)?
             "; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
              SET LOCAL jit = off; SET LOCAL statement_timeout = '30s'; \
              SET LOCAL idle_in_transaction_session_timeout = '30s'"
@@ -41,9 +42,14 @@ macro_rules! pooled {
     };
 }
 
-const BEGIN_POOLED: &str = pooled!("BEGIN");
+const BEGIN_POOLED_AS_IT_IS: &str = pooled!("BEGIN");
+const BEGIN_POOLED: &str = pooled!("BEGIN" "; SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'");
 
 const BEGIN_POOLED_SNAPSHOT: &str = pooled!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+
+/// A sender forgets its event when we answer, so a commit must be on disk: a role or database that is set to answer before
+/// that is overruled, unless the URL itself asks for it. The other values (`local`, `remote_apply`) all wait for the disk.
+const COMMIT_TO_DISK: &str = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
 
 /// The server gives up a statement of ours after this; callers see [`Error::Unavailable`].
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -130,6 +136,9 @@ impl Store {
                 .clone()
                 .application_name(&format!("{} listener", options.application_name)),
         };
+        let to_disk = !connect
+            .get_options()
+            .is_some_and(|options| options.contains("synchronous_commit"));
         let inner = PgPoolOptions::new()
             .max_connections(options.max_connections.max(1))
             .acquire_timeout(options.acquire_timeout)
@@ -146,9 +155,21 @@ impl Store {
                     Ok(true)
                 })
             })
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    if to_disk && !pooled {
+                        sqlx::raw_sql(COMMIT_TO_DISK).execute(connection).await?;
+                    }
+                    Ok(())
+                })
+            })
             .connect_lazy_with(connect);
         Ok(Store {
-            pool: Pool { inner, pooled },
+            pool: Pool {
+                inner,
+                pooled,
+                to_disk,
+            },
             listen,
         })
     }
@@ -221,6 +242,8 @@ fn take_pooler(url: &str) -> Result<(String, bool)> {
 pub struct Pool {
     inner: PgPool,
     pooled: bool,
+    /// Commits wait for the disk whatever the role's default.
+    to_disk: bool,
 }
 
 impl fmt::Debug for Pool {
@@ -262,7 +285,7 @@ impl Pool {
     /// The same with another bound for each wait, that for a connection included.
     pub(crate) async fn session_within(&self, patience: Duration) -> Result<Session> {
         if self.pooled {
-            self.begin_with(BEGIN_POOLED, patience).await
+            self.begin_with(self.begin_pooled(), patience).await
         } else {
             self.take(patience).await
         }
@@ -270,7 +293,11 @@ impl Pool {
 
     /// A transaction for several statements.
     pub(crate) async fn begin(&self) -> Result<Session> {
-        let begin = if self.pooled { BEGIN_POOLED } else { "BEGIN" };
+        let begin = if self.pooled {
+            self.begin_pooled()
+        } else {
+            "BEGIN"
+        };
         self.begin_with(begin, ANSWER).await
     }
 
@@ -282,6 +309,14 @@ impl Pool {
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
         };
         self.begin_with(begin, ANSWER).await
+    }
+
+    fn begin_pooled(&self) -> &'static str {
+        if self.to_disk {
+            BEGIN_POOLED
+        } else {
+            BEGIN_POOLED_AS_IT_IS
+        }
     }
 
     async fn begin_with(&self, begin: &'static str, patience: Duration) -> Result<Session> {

@@ -155,3 +155,62 @@ async fn a_server_that_is_away_is_unavailable() {
     let error = Store::connect(options).await.unwrap_err();
     assert!(error.is_transient(), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_database_in_another_encoding_is_refused_with_what_to_do() {
+    let db = Database::empty().await;
+    let (url, name) = db.url().rsplit_once('/').unwrap();
+    let create = format!(
+        "CREATE DATABASE {name}_latin TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(create))
+        .execute(db.store.pool.raw())
+        .await
+        .unwrap();
+    let latin = Store::connect(Options::new(format!("{url}/{name}_latin")))
+        .await
+        .unwrap();
+    let error = store::migrate(&latin.pool, 8).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Encoding { found } if found == "LATIN1"),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("ENCODING 'UTF8'"), "{error}");
+    let tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace";
+    assert_eq!(number(&latin.pool, tables).await, 0);
+    latin.pool.close().await;
+    let drop = format!("DROP DATABASE {name}_latin");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(drop))
+        .execute(db.store.pool.raw())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn commits_wait_for_the_disk_whatever_the_role_says_unless_the_url_says_so_too() {
+    let db = Database::create().await;
+    // What `db` runs on has no fsync.
+    for (default, url, committed, volatile) in [
+        ("off", "", "on", &["fsync"][..]),
+        ("on", "", "on", &["fsync"]),
+        ("local", "", "local", &["fsync"]),
+        (
+            "on",
+            "?options[synchronous_commit]=off",
+            "off",
+            &["fsync", "synchronous_commit"],
+        ),
+    ] {
+        set_synchronous_commit(&db.store.pool, default).await;
+        let store = Store::connect(Options::new(format!("{}{url}", db.url())))
+            .await
+            .unwrap();
+        let found: String = sqlx::query_scalar("SHOW synchronous_commit")
+            .fetch_one(store.pool.raw())
+            .await
+            .unwrap();
+        assert_eq!(found, committed, "{default} {url}");
+        let migrated = store::migrate(&store.pool, 8).await.unwrap();
+        assert_eq!(migrated.volatile, volatile, "{default} {url}");
+    }
+}

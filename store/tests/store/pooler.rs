@@ -185,3 +185,39 @@ async fn everything_works_through_a_transaction_pooler_and_hints_by_the_direct_u
         assert_eq!(queue::depth(pool).await.unwrap().pending, round + 1);
     }
 }
+
+#[tokio::test]
+async fn a_transaction_behind_a_pooler_has_the_time_outs_and_waits_for_the_disk() {
+    let db = Database::create().await;
+    execute(
+        &db.store.pool,
+        "CREATE TABLE seen (setting text);
+         CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO seen SELECT name || '=' || current_setting(name) FROM unnest(ARRAY[
+                 'statement_timeout', 'idle_in_transaction_session_timeout', 'synchronous_commit']) AS name;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER see AFTER INSERT ON replica FOR EACH ROW EXECUTE FUNCTION see()",
+    )
+    .await;
+    set_synchronous_commit(&db.store.pool, "off").await;
+    let port = pooler(&db).await;
+    let name = db.url().rsplit_once('/').unwrap().1;
+    let url = format!("postgres://hookstream@127.0.0.1:{port}/{name}?pooler=transaction");
+    let store = Store::connect(Options::new(url)).await.unwrap();
+    store::replicas::heartbeat(&store.pool, &crate::replicas::replica("a"))
+        .await
+        .unwrap();
+    let seen: Vec<String> = sqlx::query_scalar("SELECT setting FROM seen ORDER BY 1")
+        .fetch_all(db.store.pool.raw())
+        .await
+        .unwrap();
+    assert_eq!(
+        seen,
+        [
+            "idle_in_transaction_session_timeout=30s",
+            "statement_timeout=30s",
+            "synchronous_commit=on"
+        ]
+    );
+}

@@ -135,3 +135,14 @@ pub(crate) async fn until_somebody_waits(pool: &Pool) {
         tokio::task::yield_now().await;
     }
 }
+
+/// Sets the database's default, for connections from here on.
+pub(crate) async fn set_synchronous_commit(pool: &Pool, value: &str) {
+    let sql = format!(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = {value}', current_database()); END $$"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+        .execute(pool.raw())
+        .await
+        .unwrap();
+}
