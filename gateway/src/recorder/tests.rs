@@ -461,7 +461,7 @@ async fn a_day_is_made_for_rows_of_today_and_for_no_others() {
         use jiff::{ToSpan, tz::TimeZone};
         now.to_zoned(TimeZone::UTC).date() + days.days()
     };
-    store::partitions::drop_before(pool, in_days(30))
+    store::partitions::drop_before(pool, in_days(30), |_| {})
         .await
         .unwrap();
     let token = CancellationToken::new();
