@@ -102,8 +102,10 @@ pub async fn begin_epoch(pool: &Pool, leader: &str, lease: &Lease) -> Result<Epo
     Ok(Epoch(row.try_get("epoch")?))
 }
 
-/// Rows that one statement writes: bounds the memory of a first publish.
-const CHUNK: usize = 1_000;
+/// Rows that one statement writes, and bytes of payload and secrets in them: bounds the memory of a first publish, here and in
+/// Postgres. A row that is larger by itself goes alone.
+const CHUNK_ROWS: usize = 1_000;
+const CHUNK_BYTES: usize = 8 << 20;
 
 /// By key, row by row, however empty the table was when this was planned (see `outcomes`).
 const DIGESTS: &str = "\
@@ -146,7 +148,7 @@ pub async fn publish(
     }
     let revision = head.revision + 1;
     let mut written = 0;
-    for chunk in changed.chunks(CHUNK) {
+    for chunk in chunks(changed) {
         written += upsert(pool, &mut session, revision, chunk, keyring).await?;
     }
     if !removed.is_empty() {
@@ -180,12 +182,45 @@ pub async fn publish(
     })
 }
 
+/// A row with its payload, made once.
+struct Made<'a> {
+    row: &'a Row,
+    payload: Vec<u8>,
+}
+
+impl Made<'_> {
+    fn bytes(&self) -> usize {
+        let secrets = self.row.secrets.iter();
+        self.payload.len() + secrets.map(|secret| secret.expose().len()).sum::<usize>()
+    }
+}
+
+/// The rows in their order, cut into what one statement writes. Payloads are made for one chunk at a time.
+fn chunks(rows: &[Row]) -> impl Iterator<Item = Vec<Made<'_>>> {
+    let made = rows.iter().map(|row| Made {
+        row,
+        payload: row.payload(),
+    });
+    let mut made = made.peekable();
+    std::iter::from_fn(move || {
+        let mut chunk = Vec::from_iter(made.next());
+        let mut bytes: usize = chunk.iter().map(Made::bytes).sum();
+        while chunk.len() < CHUNK_ROWS
+            && let Some(next) = made.next_if(|next| bytes + next.bytes() <= CHUNK_BYTES)
+        {
+            bytes += next.bytes();
+            chunk.push(next);
+        }
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
+
 /// Writes those of the rows that differ from what is there. Returns how many.
 async fn upsert(
     pool: &Pool,
     session: &mut Session,
     revision: i64,
-    rows: &[Row],
+    rows: Vec<Made<'_>>,
     keyring: &Keyring,
 ) -> Result<u64> {
     struct New<'a> {
@@ -195,8 +230,8 @@ async fn upsert(
     }
     let there = pool
         .query(DIGESTS)
-        .bind(rows.iter().map(|row| row.kind().as_str()).bind_iter())
-        .bind(rows.iter().map(|row| row.uid).bind_iter())
+        .bind(rows.iter().map(|made| made.row.kind().as_str()).bind_iter())
+        .bind(rows.iter().map(|made| made.row.uid).bind_iter())
         .all(session)
         .await?;
     let mut digests: HashMap<(&str, Uuid), &[u8]> = HashMap::with_capacity(there.len());
@@ -207,14 +242,11 @@ async fn upsert(
         );
     }
     let new: Vec<New<'_>> = rows
-        .iter()
-        .map(|row| {
-            let payload = row.payload();
-            New {
-                row,
-                digest: keyring.digest(row, &payload),
-                payload,
-            }
+        .into_iter()
+        .map(|Made { row, payload }| New {
+            row,
+            digest: keyring.digest(row, &payload),
+            payload,
         })
         .filter(|new| {
             digests.get(&(new.row.kind().as_str(), new.row.uid)) != Some(&&new.digest[..])
@@ -411,4 +443,62 @@ pub async fn prune(pool: &Pool, revision: i64) -> Result<u64> {
     let gone = query.run(&mut session).await?.rows_affected();
     session.done().await?;
     Ok(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use routing::row::SourceSpec;
+
+    fn row(n: u128, payload: usize, secret: usize) -> Row {
+        Row {
+            uid: Uuid::from_u128(n),
+            namespace: "team".to_owned(),
+            name: "source".to_owned(),
+            generation: 1,
+            spec: Spec::Source(SourceSpec {
+                path: Some("p".repeat(payload)),
+                methods: Vec::new(),
+                suspended: false,
+                verification: None,
+                max_body_bytes: 1,
+            }),
+            secrets: vec![Secret::new(vec![b's'; secret])],
+        }
+    }
+
+    fn lengths(rows: &[Row]) -> Vec<usize> {
+        let chunks: Vec<_> = chunks(rows).collect();
+        for chunk in &chunks {
+            let bytes: usize = chunk.iter().map(Made::bytes).sum();
+            assert!(bytes <= CHUNK_BYTES || chunk.len() == 1, "{bytes} bytes");
+        }
+        // Each row once, in order.
+        assert!(
+            chunks
+                .iter()
+                .flatten()
+                .map(|made| made.row.uid)
+                .eq(rows.iter().map(|row| row.uid))
+        );
+        chunks.iter().map(Vec::len).collect()
+    }
+
+    #[test]
+    fn one_statement_writes_so_many_rows_and_so_many_bytes() {
+        let small: Vec<Row> = (0..2_001).map(|n| row(n, 1, 1)).collect();
+        assert_eq!(lengths(&small), [1_000, 1_000, 1]);
+        let large: Vec<Row> = (0..70).map(|n| row(n, 250 << 10, 1)).collect();
+        assert_eq!(lengths(&large), [32, 32, 6]);
+        // Secrets weigh as payloads do.
+        let secret: Vec<Row> = (0..5).map(|n| row(n, 1, 3 << 20)).collect();
+        assert_eq!(lengths(&secret), [2, 2, 1]);
+        assert_eq!(lengths(&[]), [0; 0]);
+    }
+
+    #[test]
+    fn a_row_larger_than_a_chunk_goes_alone() {
+        let rows = [row(1, 1, 1), row(2, 9 << 20, 1), row(3, 1, 1)];
+        assert_eq!(lengths(&rows), [1, 1, 1]);
+    }
 }
