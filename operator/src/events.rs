@@ -1,7 +1,9 @@
 //! Kubernetes Events: what `kubectl describe` shows of transitions.
 //!
-//! One per transition of an object, written after the status was. Bounded in rate: a thousand objects that change at
-//! once have their conditions; their Events are dropped and counted.
+//! One per transition of an object, written after the status was. Bounded in rate, for each namespace and for all: a
+//! thousand objects that change at once have their conditions; their Events are dropped and counted.
+
+mod rate;
 
 use crate::{
     change::Meta,
@@ -15,17 +17,17 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
+use rate::Buckets;
 use service::{clock, log::chain};
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Events that wait to be sent; more are dropped.
 const WAITING: usize = 256;
-
-/// At most this many at once, and so many a second in the long run.
-const BURST: f64 = 50.0;
-const PER_SECOND: f64 = 10.0;
 
 /// The API server refuses longer notes than 1024 bytes.
 const NOTE_BYTES: usize = 1000;
@@ -43,12 +45,20 @@ pub struct About {
 #[derive(Debug, Clone)]
 pub struct Events {
     sender: mpsc::Sender<About>,
+    buckets: Arc<Mutex<Buckets>>,
     metrics: Metrics,
 }
 
 impl Events {
     pub fn send(&self, event: About) {
-        if self.sender.try_send(event).is_err() {
+        // Before the queue, so that one namespace can't fill that either.
+        let namespace = event.object.namespace.as_deref().unwrap_or_default();
+        let permitted = self
+            .buckets
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .take(namespace, clock::instant());
+        if !permitted || self.sender.try_send(event).is_err() {
             self.metrics.events.with_label_values(&["dropped"]).inc();
         }
     }
@@ -67,6 +77,7 @@ pub fn channel(client: Client, instance: String, metrics: Metrics) -> (Events, S
     (
         Events {
             sender,
+            buckets: Arc::new(Mutex::new(Buckets::new(clock::instant()))),
             metrics: metrics.clone(),
         },
         Sending {
@@ -85,10 +96,6 @@ pub struct Sending {
 
 impl Sending {
     pub async fn run(mut self, token: CancellationToken) {
-        let mut bucket = Bucket {
-            tokens: BURST,
-            at: clock::instant(),
-        };
         loop {
             let event = tokio::select! {
                 () = token.cancelled() => return,
@@ -97,11 +104,7 @@ impl Sending {
                     None => return,
                 },
             };
-            let result = if bucket.take(clock::instant()) {
-                self.send(event).await
-            } else {
-                "dropped"
-            };
+            let result = self.send(event).await;
             self.metrics.events.with_label_values(&[result]).inc();
         }
     }
@@ -143,24 +146,6 @@ fn shortened(mut note: String) -> String {
         note.truncate(end);
     }
     note
-}
-
-struct Bucket {
-    tokens: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn take(&mut self, now: Instant) -> bool {
-        self.tokens =
-            (self.tokens + now.duration_since(self.at).as_secs_f64() * PER_SECOND).min(BURST);
-        self.at = now;
-        let there = self.tokens >= 1.0;
-        if there {
-            self.tokens -= 1.0;
-        }
-        there
-    }
 }
 
 /// What is worth an Event when a status takes another's place: a refusal, a reference that doesn't resolve, and Ready.
@@ -233,19 +218,34 @@ pub async fn about_the_operator(
 mod tests {
     use super::*;
 
-    #[test]
-    fn events_are_bounded_in_rate() {
-        let start = clock::instant();
-        let mut bucket = Bucket {
-            tokens: BURST,
-            at: start,
-        };
-        assert_eq!((0..1000).filter(|_| bucket.take(start)).count(), 50);
-        assert_eq!(
-            (0..1000)
-                .filter(|_| bucket.take(start + Duration::from_secs(1)))
-                .count(),
-            10
+    #[tokio::test]
+    async fn a_namespace_that_flaps_does_not_fill_the_queue() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let metrics = Metrics::new(&prometheus::Registry::new());
+        let (events, mut sending) = channel(
+            Client::try_from(config).unwrap(),
+            "operator-0".to_owned(),
+            metrics.clone(),
         );
+        let about = |namespace: &str| About {
+            object: ObjectReference {
+                namespace: Some(namespace.to_owned()),
+                ..ObjectReference::default()
+            },
+            warning: false,
+            reason: "Ready".to_owned(),
+            note: String::new(),
+        };
+        for _ in 0..2 * WAITING {
+            events.send(about("flapping"));
+        }
+        events.send(about("quiet"));
+        let mut waiting = Vec::new();
+        while let Ok(about) = sending.receiver.try_recv() {
+            waiting.extend(about.object.namespace);
+        }
+        assert_eq!(waiting.last().map(String::as_str), Some("quiet"));
+        assert!(metrics.events.with_label_values(&["dropped"]).get() > 0);
     }
 }
