@@ -13,7 +13,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use routing::{RowKey, Table};
 use service::{clock, task::Task};
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -116,8 +116,8 @@ pub struct Loader {
 #[derive(Debug, Default)]
 pub struct State {
     keys: HashSet<RowKey>,
-    /// UIDs of rows whose newest content is unreadable.
-    unreadable: HashSet<Uuid>,
+    /// UIDs and kinds of rows whose newest content is unreadable.
+    unreadable: HashMap<Uuid, String>,
     polls: u32,
 }
 
@@ -148,13 +148,12 @@ impl Loader {
                 self.current.confirm(asked);
                 return Ok(());
             }
-            Some(applied) if self.state.unreadable.is_empty() => {
-                routes::load_since(&self.pool, applied.head, &*self.keys.read()?).await?
+            // Only what can't be read is read again: the rest would be a table of ten thousand new rows that says the same.
+            Some(applied) => {
+                let (again, keys) = (&self.state.unreadable, self.keys.read()?);
+                routes::load_since_and(&self.pool, applied.head, again, &keys).await?
             }
-            _ => Loaded {
-                whole: true,
-                ..routes::load_all(&self.pool, &*self.keys.read()?).await?
-            },
+            None => routes::load_all(&self.pool, &*self.keys.read()?).await?,
         };
         // Nobody has ever led: this is no table, and an empty one would turn every event away with a 404.
         if loaded.head.epoch == 0 {
@@ -163,7 +162,7 @@ impl Loader {
         for row in loaded
             .unreadable
             .iter()
-            .filter(|row| !self.state.unreadable.contains(&row.uid))
+            .filter(|row| !self.state.unreadable.contains_key(&row.uid))
         {
             tracing::warn!(
                 kind = row.kind,
@@ -175,13 +174,19 @@ impl Loader {
             );
         }
         let head = loaded.head;
+        let news = loaded.whole
+            || !loaded.rows.is_empty()
+            || !loaded.removed.is_empty()
+            || applied.as_ref().is_none_or(|applied| applied.head != head);
         let base = applied
             .as_ref()
             .map(|applied| applied.table.clone())
             .unwrap_or_default();
         let table = Arc::new(self.state.next(&base, loaded));
-        self.current.apply(Applied { head, table });
-        (self.changed)();
+        if news {
+            self.current.apply(Applied { head, table });
+            (self.changed)();
+        }
         self.current.confirm(asked);
         let metrics = &self.metrics.table;
         metrics.epoch.set(head.epoch);
@@ -230,9 +235,10 @@ impl State {
         self.polls >= TRY_UNREADABLE
     }
 
-    /// The table after what was loaded.
+    /// The table after what was loaded, which answers for every row that was unreadable.
     fn next(&mut self, base: &Table, loaded: Loaded) -> Table {
-        let unreadable: HashSet<Uuid> = loaded.unreadable.iter().map(|row| row.uid).collect();
+        let unreadable = loaded.unreadable.into_iter();
+        self.unreadable = unreadable.map(|row| (row.uid, row.kind)).collect();
         let mut removed = loaded.removed;
         self.polls = 0;
         if loaded.whole {
@@ -240,19 +246,13 @@ impl State {
             removed.extend(
                 self.keys
                     .iter()
-                    .filter(|key| !there.contains(key) && !unreadable.contains(&key.uid)),
+                    .filter(|key| !there.contains(key) && !self.unreadable.contains_key(&key.uid)),
             );
-            self.unreadable.clear();
         }
         for key in &removed {
             self.keys.remove(key);
-            self.unreadable.remove(&key.uid);
         }
-        for row in &loaded.rows {
-            self.keys.insert(row.key());
-            self.unreadable.remove(&row.uid);
-        }
-        self.unreadable.extend(unreadable);
+        self.keys.extend(loaded.rows.iter().map(|row| row.key()));
         base.with(loaded.rows.into_iter().map(Arc::unwrap_or_clone), removed)
     }
 }
@@ -354,5 +354,61 @@ mod tests {
         published.publish(&[], &[row.key()]).await;
         loader.activate().await.unwrap();
         assert!(!has(&current.get().unwrap().table, &row));
+    }
+
+    #[tokio::test]
+    async fn a_row_that_cannot_be_read_costs_the_others_nothing_and_is_read_once_it_can() {
+        let database = store::testing::Database::create().await;
+        let pool = &database.store.pool;
+        let [broken, other] =
+            ["broken", "other"].map(|name| testing::source_row(Uuid::now_v7(), name, None));
+        let published = Published::new(&database.store, &[broken.clone(), other.clone()]).await;
+        let current = Arc::new(Current::default());
+        let changes = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let counted = changes.clone();
+        let mut loader = Loader {
+            pool: pool.clone(),
+            keys: Keys::Given(published.keyring.clone()),
+            current: current.clone(),
+            replica: testing::replica("one"),
+            shards: Arc::new(|| 0),
+            changed: Arc::new(move || {
+                counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }),
+            metrics: metrics::Metrics::new(&prometheus::Registry::new()),
+            state: State::default(),
+        };
+        let others = || {
+            let table = current.get().unwrap().table.clone();
+            let id = routing::ids::format(routing::ids::Prefix::Source, other.uid);
+            table.source(&id).unwrap().0.clone()
+        };
+        loader.activate().await.unwrap();
+        let first = others();
+
+        // As if a newer operator had written it.
+        let newer = "ALTER TABLE routes ADD COLUMN kept bytea; UPDATE routes SET kept = payload; \
+             UPDATE routes SET payload = 'of the future', revision = revision + 1 WHERE name = 'broken'; \
+             UPDATE route_head SET revision = revision + 1";
+        sqlx::raw_sql(newer).execute(pool.raw()).await.unwrap();
+        for _ in 0..=TRY_UNREADABLE {
+            loader.activate().await.unwrap();
+            assert_eq!(loader.state.unreadable.len(), 1);
+            assert!(has(&current.get().unwrap().table, &broken));
+        }
+        let changes = || changes.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(changes(), 2, "the first table, and the new revision");
+
+        let mended = "UPDATE routes SET payload = kept WHERE name = 'broken'";
+        sqlx::raw_sql(mended).execute(pool.raw()).await.unwrap();
+        for _ in 0..=TRY_UNREADABLE {
+            loader.activate().await.unwrap();
+        }
+        assert!(loader.state.unreadable.is_empty());
+        assert_eq!(changes(), 3);
+        assert!(
+            Arc::ptr_eq(&first, &others()),
+            "its row was never made anew"
+        );
     }
 }

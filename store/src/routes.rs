@@ -293,21 +293,43 @@ fn read_head(row: &PgRow) -> Result<Head> {
 
 const SINCE: &str = "\
 SELECT kind, uid, namespace, name, generation, payload, sealed, deleted FROM routes WHERE revision > $1 ORDER BY revision, kind, uid";
+/// Those of [`SINCE`] are not repeated.
+const AGAIN: &str = "\
+SELECT r.kind, r.uid, r.namespace, r.name, r.generation, r.payload, r.sealed, r.deleted
+FROM unnest($1::text[], $2::uuid[]) AS k (kind, uid) CROSS JOIN LATERAL (
+    SELECT * FROM routes r WHERE r.kind = k.kind AND r.uid = k.uid AND r.revision <= $3 AND NOT r.deleted LIMIT 1
+) r";
 const ALL: &str = "\
 SELECT kind, uid, namespace, name, generation, payload, sealed, deleted FROM routes WHERE NOT deleted ORDER BY kind, uid";
 
 /// What changed behind `since`. When that cannot be told, the whole table ([`Loaded::whole`]): after a change of epoch
 /// (the database may have been restored), or when the tombstones behind `since` are gone.
 pub async fn load_since(pool: &Pool, since: Head, keyring: &Keyring) -> Result<Loaded> {
-    load(pool, Some(since), keyring).await
+    load_since_and(pool, since, &HashMap::new(), keyring).await
+}
+
+/// The same, and once more the rows with these kinds and UIDs, which could not be read before: each is in `rows`, in
+/// `unreadable`, or no longer there.
+pub async fn load_since_and(
+    pool: &Pool,
+    since: Head,
+    again: &HashMap<Uuid, String>,
+    keyring: &Keyring,
+) -> Result<Loaded> {
+    load(pool, Some(since), again, keyring).await
 }
 
 /// The whole table.
 pub async fn load_all(pool: &Pool, keyring: &Keyring) -> Result<Loaded> {
-    load(pool, None, keyring).await
+    load(pool, None, &HashMap::new(), keyring).await
 }
 
-async fn load(pool: &Pool, since: Option<Head>, keyring: &Keyring) -> Result<Loaded> {
+async fn load(
+    pool: &Pool,
+    since: Option<Head>,
+    again: &HashMap<Uuid, String>,
+    keyring: &Keyring,
+) -> Result<Loaded> {
     let mut session = pool.begin_snapshot().await?;
     let row = pool
         .query("SELECT epoch, revision, pruned FROM route_head")
@@ -319,7 +341,7 @@ async fn load(pool: &Pool, since: Option<Head>, keyring: &Keyring) -> Result<Loa
         since.epoch == head.epoch && (pruned..=head.revision).contains(&since.revision)
     };
     let since = since.filter(readable);
-    let rows = match since {
+    let mut rows = match since {
         Some(since) => {
             pool.query(SINCE)
                 .bind(since.revision)
@@ -328,6 +350,16 @@ async fn load(pool: &Pool, since: Option<Head>, keyring: &Keyring) -> Result<Loa
         }
         None => pool.query(ALL).all(&mut session).await?,
     };
+    if let Some(since) = since
+        && !again.is_empty()
+    {
+        let query = pool
+            .query(AGAIN)
+            .bind(again.values().map(String::as_str).bind_iter())
+            .bind(again.keys().copied().bind_iter())
+            .bind(since.revision);
+        rows.extend(query.all(&mut session).await?);
+    }
     session.done().await?;
     let mut loaded = Loaded {
         head,
