@@ -616,7 +616,8 @@ async fn after_a_crash_another_replica_delivers() {
     // In the middle of an attempt.
     drop(first.running);
     let _second = ground.start("b", |_| {}).await;
-    gate.add_permits(1);
+    // One for the request whose sender is gone, should the receiver not have noticed yet.
+    gate.add_permits(2);
     assert_eq!(
         receiver
             .next()
