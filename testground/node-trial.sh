@@ -47,8 +47,17 @@ check() {
   rm -f "$tmp/figures"
   # in the background, as `set -e` sleeps in whatever stands before a `||`: only the last line would count
   "$@" >"$tmp/output" 2>&1 &
-  wait $! || { echo "failed: $name"; tail -60 "$tmp/output"; k get pods -A -o wide || true; exit 1; }
+  wait $! || { echo "failed: $name"; tail -60 "$tmp/output"; around; exit 1; }
   echo "ok $name$(sed '1s/^/: /' "$tmp/figures" 2>/dev/null || true)"
+}
+around() {
+  [ -n "${KUBECONFIG:-}" ] || return 0
+  echo "--- the cluster"
+  k get pods,hsrc,hdst,hconn -A -o wide || true
+  for space in hooks tryout; do
+    for part in operator gateway postgres; do k -n $space logs -l "app.kubernetes.io/component=$part" --tail=8 --prefix || true; done
+  done
+  k get events -A --field-selector=type=Warning | tail -10 || true
 }
 figures() { echo "$*" >"$tmp/figures"; }
 
@@ -276,6 +285,8 @@ again() {
   release install hooks "${external[@]}"
   k -n hooks wait --for=condition=Ready hsrc,hdst,hconn --all --timeout=20s
   one hooks 6000
+  # its paths are taken, for every release that watches all namespaces
+  k -n hooks delete hsrc,hdst,hconn --all
   helm uninstall hookstream --namespace hooks --wait --timeout 90s
 }
 check "a new install goes on where the old one ended" again
@@ -332,3 +343,12 @@ postgres_kept() {
   one tryout 7002
 }
 check "postgres.enabled: upgrade, uninstall and a new install keep volume and password" postgres_kept
+
+# what docs/operating.md says
+rid_of_it() {
+  helm uninstall hookstream --namespace tryout --wait --timeout 90s
+  k get crd -o name | grep 'hookstream\.io$' | inside xargs "$KUBECTL" delete
+  k -n tryout delete secret,pvc -l app.kubernetes.io/instance=hookstream
+  same "" "$(k get crd -o name; k -n tryout get all,secrets,pvc,serviceaccounts,configmaps -o name | grep hookstream || true)"
+}
+check "nothing is left when the last of it is deleted as the page says" rid_of_it

@@ -1,5 +1,6 @@
 #!/bin/bash
 # What the official image does on a first start with POSTGRES_USER, _PASSWORD, _DB, _INITDB_ARGS and PGDATA, and no more.
+# That one also mends PGDATA's permissions on later starts: not here, so that a pod which spoils them is seen.
 set -euo pipefail
 umask 077
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
