@@ -71,6 +71,29 @@ async fn the_other_operator_takes_over_when_one_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_lost_the_lease_shows_nothing_of_its_table() {
+    let world = World::new().await;
+    let operator = world.operator(&[]).await;
+    world.apply(&a_source("source")).await;
+    operator.metric("hookstream_operator_rows", 1).await;
+
+    // What another operator does that found the lease run out, and keeps it.
+    sqlx::query(
+        "UPDATE lease SET holder = 'another', epoch = epoch + 1, expires_at = now() + interval '1 hour'
+         WHERE name = 'operator'",
+    )
+    .execute(world.store().pool.raw())
+    .await
+    .unwrap();
+    for gauge in ["leader", "rows", "revision", "epoch"] {
+        operator
+            .metric(&format!("hookstream_operator_{gauge}"), 0)
+            .await;
+    }
+    assert_eq!(world.rows().await.len(), 1, "the table is as it was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_stopped_hands_over_at_once() {
     let world = World::new().await;
     // A lease that nobody would wait for.
