@@ -218,7 +218,8 @@ pub async fn run(mut options: Options, token: CancellationToken) -> anyhow::Resu
     }
 }
 
-/// Each of the last steps gets this long; with Postgres away they are in vain anyway.
+/// Each of the last steps gets this long; with Postgres away they are in vain anyway. At most eight of them follow each
+/// other after the grace: with its 20 s that is well within the 60 s that Kubernetes waits.
 const LAST_STEPS: Duration = Duration::from_secs(3);
 
 /// What ends what.
@@ -391,7 +392,8 @@ impl Parts {
                 let _ = tokio::time::timeout(LAST_STEPS, server).await;
             }
             ends.recorder.cancel();
-            self.recorder.finish().await;
+            // All who waited for an answer have it, or have lost their connection: the rest is for nobody.
+            let _ = tokio::time::timeout(LAST_STEPS, self.recorder.finish()).await;
         };
         let delivery = async {
             self.heartbeat_end.cancel();
@@ -404,9 +406,8 @@ impl Parts {
         tokio::time::sleep(Duration::from_millis(50)).await;
         drop(self.delivery);
         ends.background.cancel();
-        for task in self.background {
-            let _ = tokio::time::timeout(LAST_STEPS, task).await;
-        }
+        let background = futures::future::join_all(self.background);
+        let _ = tokio::time::timeout(LAST_STEPS, background).await;
         last_step("giving back task leases", self.leases.release()).await;
         last_step(
             "leaving",

@@ -19,6 +19,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+mod network;
+pub use network::Network;
+
 /// A private server of one test's own, with fsync on by default: see [`crate::PrivateServer`].
 pub use crate::private_server::{Options as ServerOptions, PrivateServer as Server};
 

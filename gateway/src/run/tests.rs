@@ -5,7 +5,7 @@ use crate::{
     deliver::receiver::{Receiver, Reply},
     testing::{Gateway, Published, connection_row, destination_row, source_row},
 };
-use store::testing::Database;
+use store::testing::{Database, Network};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 
@@ -144,4 +144,32 @@ async fn a_gateway_without_a_published_table_is_not_ready_and_answers_503() {
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     gateway.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_gateway_ends_in_time_while_postgres_is_silent_and_an_event_waits_to_be_recorded() {
+    let test = Test::new(Reply::Status(204)).await;
+    let network = Network::before(&test.database).await;
+    let gateway = Gateway::start(
+        store::Options::new(network.url(&test.database)),
+        &test.published.keyring,
+        |options| options.grace = Duration::from_secs(20),
+    )
+    .await;
+    network.forget_connections();
+    let mut stream = tokio::net::TcpStream::connect(gateway.address)
+        .await
+        .unwrap();
+    let request = "POST /v1/ingest/github HTTP/1.1\r\ncontent-length: 1\r\n\r\n1";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    // Nothing but time-outs can end what follows, so they come at once.
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let stopped = tokio::time::timeout(Duration::from_secs(3600), gateway.stop()).await;
+    stopped.expect("it ends").unwrap();
+    assert!(
+        began.elapsed() <= Duration::from_secs(50),
+        "{:?}",
+        began.elapsed()
+    );
 }

@@ -5,88 +5,15 @@
 //! once, in their order.
 
 use crate::support::*;
-use std::{pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{pin::Pin, task::Poll, time::Duration};
 use store::{
     Error, Options, Store, events, lease,
     listen::{self, Hint, Listener},
     outcomes::{self, Finished},
     partitions, queue, replicas, routes,
-    testing::Database,
+    testing::{Database, Network},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::watch,
-    time::Instant,
-};
-
-/// The network. Each connection belongs to the generation in which it was made, and is silent once that is over.
-struct Network {
-    port: u16,
-    generation: watch::Sender<u32>,
-}
-
-impl Network {
-    async fn before(database: &Database) -> Network {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let server: Arc<str> = address(database.url()).into();
-        let generation = watch::Sender::new(0);
-        let current = generation.clone();
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let server = TcpStream::connect(&*server).await.unwrap();
-                let (from_client, to_client) = client.into_split();
-                let (from_server, to_server) = server.into_split();
-                tokio::spawn(forward(from_client, to_server, current.subscribe()));
-                tokio::spawn(forward(from_server, to_client, current.subscribe()));
-            }
-        });
-        Network { port, generation }
-    }
-
-    fn url(&self, database: &Database) -> String {
-        let port = self.port.to_string();
-        let address = address(database.url());
-        database
-            .url()
-            .replace(address, &format!("127.0.0.1:{port}"))
-    }
-
-    /// All connections fall silent; new ones work.
-    fn forget_connections(&self) {
-        self.generation.send_modify(|generation| *generation += 1);
-    }
-}
-
-fn address(url: &str) -> &str {
-    let rest = url.rsplit_once('@').unwrap().1;
-    rest.split_once('/').unwrap().0
-}
-
-/// Forwards until the generation is over, then holds the connection open for ever.
-async fn forward(
-    mut from: impl AsyncReadExt + Unpin,
-    mut to: impl AsyncWriteExt + Unpin,
-    mut generation: watch::Receiver<u32>,
-) {
-    let mut bytes = vec![0; 64 << 10];
-    generation.mark_unchanged();
-    loop {
-        tokio::select! {
-            biased;
-            _ = generation.changed() => std::future::pending().await,
-            read = from.read(&mut bytes) => match read {
-                Ok(read) if read > 0 => {
-                    if to.write_all(&bytes[..read]).await.is_err() {
-                        return;
-                    }
-                }
-                _ => return,
-            }
-        }
-    }
-}
+use tokio::time::Instant;
 
 /// Polls once and goes on, ready or not.
 async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
