@@ -349,6 +349,8 @@ rid_of_it() {
   helm uninstall hookstream --namespace tryout --wait --timeout 90s
   k get crd -o name | grep 'hookstream\.io$' | inside xargs "$KUBECTL" delete
   k -n tryout delete secret,pvc -l app.kubernetes.io/instance=hookstream
+  # pods may end after helm has
+  k -n tryout wait --for=delete pod --all --timeout=25s
   same "" "$(k get crd -o name; k -n tryout get all,secrets,pvc,serviceaccounts,configmaps -o name | grep hookstream || true)"
 }
 check "nothing is left when the last of it is deleted as the page says" rid_of_it
