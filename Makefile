@@ -27,7 +27,8 @@ check: ## fmt, clippy, docs and generated files
 
 bench: ## release build; prints a table of what it measured and writes target/bench.json
 	@testground/install.sh postgres
-	cargo run --release --quiet -p tests --bin bench
+	cargo build --release --quiet -p gateway --bin hookstream-gateway -p tests --bin bench
+	target/release/bench
 
 generate: ## writes the generated files anew (CRDs in the chart)
 	UPDATE_EXPECT=1 cargo test --quiet -p crds
