@@ -8,6 +8,8 @@ use store::{PrivateServer, Store, private_server};
 pub(crate) struct Room {
     server: Mutex<Option<PrivateServer>>,
     url: Box<dyn Fn(&str) -> String + Send + Sync>,
+    /// The last scenario's.
+    database: Mutex<Option<String>>,
 }
 
 impl Room {
@@ -32,6 +34,7 @@ impl Room {
         Ok(Room {
             server: Mutex::new(Some(server)),
             url: Box::new(move |database| base.replace('\u{1}', database)),
+            database: Mutex::new(None),
         })
     }
 
@@ -44,6 +47,19 @@ impl Room {
         sqlx::query(sqlx::AssertSqlSafe(format!("create database {name}")))
             .execute(&admin)
             .await?;
+        // What the scenario before left to be written and vacuumed would be during this one.
+        let before = self
+            .database
+            .lock()
+            .expect("no holder panics")
+            .replace(name.to_owned());
+        if let Some(before) = before {
+            let drop = format!("drop database {before} with (force)");
+            sqlx::query(sqlx::AssertSqlSafe(drop))
+                .execute(&admin)
+                .await?;
+        }
+        sqlx::query("checkpoint").execute(&admin).await?;
         admin.close().await;
         let store = Store::connect(store::Options::new((self.url)(name))).await?;
         store::migrate(&store.pool, 64).await?;
