@@ -247,10 +247,8 @@ mod tests {
         };
         let http = HttpSpec {
             url: "http://127.0.0.1/".into(),
-            method: None,
-            headers: vec![],
             timeout: Duration::from_secs(1),
-            auth: None,
+            ..HttpSpec::default()
         };
         let destination = Destination {
             uid: Uuid::nil(),
@@ -258,10 +256,10 @@ mod tests {
             name: "ci".into(),
             generation: 1,
             spec: DestinationSpec {
-                suspended: false,
                 provider: Provider::Http(http),
                 retry: policy,
                 concurrency: 1,
+                ..DestinationSpec::default()
             },
             secrets: vec![],
         };

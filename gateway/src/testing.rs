@@ -32,10 +32,9 @@ pub fn source_row(uid: Uuid, name: &str, secret: Option<&str>) -> Row {
     });
     let spec = row::SourceSpec {
         path: Some(name.to_owned()),
-        methods: Vec::new(),
-        suspended: false,
         verification,
         max_body_bytes: 10 << 20,
+        ..row::SourceSpec::default()
     };
     Row {
         uid,
@@ -51,10 +50,8 @@ pub fn source_row(uid: Uuid, name: &str, secret: Option<&str>) -> Row {
 pub fn destination_row(uid: Uuid, name: &str, url: &str) -> Row {
     let http = row::HttpSpec {
         url: url.to_owned(),
-        method: None,
-        headers: Vec::new(),
         timeout: Duration::from_secs(5),
-        auth: None,
+        ..row::HttpSpec::default()
     };
     let retry = retry::Policy {
         backoff: retry::Backoff::Linear,
@@ -63,10 +60,10 @@ pub fn destination_row(uid: Uuid, name: &str, url: &str) -> Row {
         ..retry::Policy::default()
     };
     let spec = row::DestinationSpec {
-        suspended: false,
         provider: row::Provider::Http(http),
         retry,
         concurrency: 16,
+        ..row::DestinationSpec::default()
     };
     Row {
         uid,
@@ -83,9 +80,7 @@ pub fn connection_row(uid: Uuid, source: &Row, destination: &Row) -> Row {
     let spec = row::ConnectionSpec {
         source: source.uid,
         destination: destination.uid,
-        suspended: false,
-        filter: None,
-        retry: None,
+        ..row::ConnectionSpec::default()
     };
     let name = format!("{}-to-{}", source.name, destination.name);
     Row {

@@ -3,9 +3,15 @@
 //! Rows hold what the compiler decided (defaults filled in, references resolved to UIDs, templates expanded), so a
 //! gateway needs no resource. The payload is JSON with a format number; secrets travel beside it, sealed, and the
 //! payload names them by place (`SecretIndex`). A gateway refuses a payload of a newer format or with a field that it
-//! doesn't know, and keeps the row it had: ignoring a rule that somebody wrote is worse than being late with it.
+//! doesn't know, and keeps the row it had: ignoring a rule that somebody wrote is worse than being late with it. A field
+//! that an older operator didn't write has its default.
 
-use crate::{filter, retry, secret::Secret, verify};
+use crate::{
+    compile::{DEFAULT_CONCURRENCY, DEFAULT_MAX_BODY_BYTES, DEFAULT_TIMEOUT},
+    filter, retry,
+    secret::Secret,
+    verify,
+};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use uuid::Uuid;
@@ -136,7 +142,7 @@ pub enum Spec {
 pub struct SecretIndex(pub u16);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct SourceSpec {
     /// `spec.path`, won by the oldest source that asks for it. Of two namespaces' sources none has a path below the other's.
     pub path: Option<String>,
@@ -149,7 +155,7 @@ pub struct SourceSpec {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct DestinationSpec {
     /// Paused: deliveries are recorded and wait.
     pub suspended: bool,
@@ -159,6 +165,31 @@ pub struct DestinationSpec {
     pub concurrency: u32,
 }
 
+/// With the compiler's defaults.
+impl Default for DestinationSpec {
+    fn default() -> Self {
+        DestinationSpec {
+            suspended: false,
+            provider: Provider::default(),
+            retry: retry::Policy::default(),
+            concurrency: DEFAULT_CONCURRENCY,
+        }
+    }
+}
+
+/// With the compiler's defaults.
+impl Default for SourceSpec {
+    fn default() -> Self {
+        SourceSpec {
+            path: None,
+            methods: Vec::new(),
+            suspended: false,
+            verification: None,
+            max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+        }
+    }
+}
+
 /// How a destination is reached. More providers join here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -166,8 +197,14 @@ pub enum Provider {
     Http(HttpSpec),
 }
 
+impl Default for Provider {
+    fn default() -> Self {
+        Provider::Http(HttpSpec::default())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct HttpSpec {
     /// Absolute http or https URL.
     pub url: String,
@@ -179,6 +216,19 @@ pub struct HttpSpec {
     #[serde(with = "crate::duration::millis")]
     pub timeout: Duration,
     pub auth: Option<Auth>,
+}
+
+/// With the compiler's defaults, and no URL, so that a delivery to it goes nowhere.
+impl Default for HttpSpec {
+    fn default() -> Self {
+        HttpSpec {
+            url: String::new(),
+            method: None,
+            headers: Vec::new(),
+            timeout: DEFAULT_TIMEOUT,
+            auth: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -198,8 +248,8 @@ pub enum Auth {
     },
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ConnectionSpec {
     pub source: Uuid,
     pub destination: Uuid,
@@ -221,11 +271,8 @@ mod tests {
             name: "src".to_owned(),
             generation: 1,
             spec: Spec::Source(SourceSpec {
-                path: None,
-                methods: vec![],
-                suspended: false,
-                verification: None,
                 max_body_bytes: 1,
+                ..SourceSpec::default()
             }),
             secrets: vec![Secret::new("hunter2")],
         }

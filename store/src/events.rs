@@ -14,7 +14,11 @@ use sqlx::{
     Row,
     postgres::{PgBindIterExt, PgRow},
 };
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 use uuid::Uuid;
 
 /// One accepted request.
@@ -38,6 +42,25 @@ pub struct Event {
     pub body: Bytes,
     /// The sender's, through trusted proxies only.
     pub remote_addr: IpAddr,
+}
+
+/// Nothing, from nobody, at the beginning of time: what tests begin with.
+impl Default for Event {
+    fn default() -> Self {
+        Event {
+            id: Uuid::nil(),
+            namespace: Arc::from(""),
+            source_id: Uuid::nil(),
+            revision: 0,
+            received_at: Timestamp::UNIX_EPOCH,
+            method: String::new(),
+            path: String::new(),
+            query: String::new(),
+            headers: Bytes::new(),
+            body: Bytes::new(),
+            remote_addr: Ipv4Addr::UNSPECIFIED.into(),
+        }
+    }
 }
 
 /// One delivery of an event that is about to be recorded.

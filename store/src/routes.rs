@@ -490,10 +490,8 @@ mod tests {
             generation: 1,
             spec: Spec::Source(SourceSpec {
                 path: Some("p".repeat(payload)),
-                methods: Vec::new(),
-                suspended: false,
-                verification: None,
                 max_body_bytes: 1,
+                ..SourceSpec::default()
             }),
             secrets: vec![Secret::new(vec![b's'; secret])],
         }

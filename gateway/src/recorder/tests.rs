@@ -144,15 +144,12 @@ fn event(method: &str, body: usize) -> Recorded {
     let event = Event {
         id,
         namespace: "default".into(),
-        source_id: Uuid::nil(),
         revision: 1,
         received_at: store::time::stored(service::clock::now()),
         method: method.to_owned(),
-        path: String::new(),
-        query: String::new(),
-        headers: Bytes::new(),
         body: vec![0; body].into(),
         remote_addr: std::net::Ipv4Addr::LOCALHOST.into(),
+        ..Event::default()
     };
     let delivery = NewDelivery {
         id: routing::ids::delivery(id),

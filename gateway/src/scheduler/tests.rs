@@ -28,13 +28,10 @@ const LONG: Duration = Duration::from_secs(20);
 
 fn destination(uid: Uuid, url: &str, change: impl FnOnce(&mut DestinationSpec)) -> Row {
     let mut spec = DestinationSpec {
-        suspended: false,
         provider: Provider::Http(HttpSpec {
             url: url.to_owned(),
-            method: None,
-            headers: Vec::new(),
             timeout: LONG,
-            auth: None,
+            ..HttpSpec::default()
         }),
         retry: Retry {
             backoff: Backoff::Fixed,
@@ -45,6 +42,7 @@ fn destination(uid: Uuid, url: &str, change: impl FnOnce(&mut DestinationSpec)) 
             respect_retry_after: true,
         },
         concurrency: 64,
+        ..DestinationSpec::default()
     };
     change(&mut spec);
     Row {
@@ -228,11 +226,10 @@ fn recorded(destination: Uuid, body: Vec<u8>) -> Recorded {
         revision: 1,
         received_at: now(),
         method: "POST".into(),
-        path: String::new(),
-        query: String::new(),
         headers: "Content-Type: application/octet-stream\r\n".into(),
         body: body.into(),
         remote_addr: [127, 0, 0, 1].into(),
+        ..Event::default()
     };
     let delivery = NewDelivery {
         id: ids::delivery(id),

@@ -31,9 +31,8 @@ fn source(n: u128, path: Option<&str>) -> Row {
         Spec::Source(SourceSpec {
             path: path.map(str::to_owned),
             methods: vec!["POST".to_owned()],
-            suspended: false,
-            verification: None,
             max_body_bytes: 1_024,
+            ..SourceSpec::default()
         }),
     )
 }
@@ -42,16 +41,14 @@ fn destination(n: u128) -> Row {
     row(
         n,
         Spec::Destination(DestinationSpec {
-            suspended: false,
             provider: Provider::Http(HttpSpec {
                 url: format!("https://example.com/{n}"),
-                method: None,
-                headers: vec![],
                 timeout: Duration::from_secs(30),
-                auth: None,
+                ..HttpSpec::default()
             }),
             retry: retry::Policy::default(),
             concurrency: 1,
+            ..DestinationSpec::default()
         }),
     )
 }
@@ -63,12 +60,11 @@ fn connection(n: u128, from: u128, to: u128, event: Option<&str>) -> Row {
         Spec::Connection(ConnectionSpec {
             source: uid(from),
             destination: uid(to),
-            suspended: false,
             filter: event.map(|event| Filter {
                 all: vec![rule(event)],
                 ..Filter::default()
             }),
-            retry: None,
+            ..ConnectionSpec::default()
         }),
     )
 }

@@ -21,10 +21,8 @@ fn source(n: u128, path: &str, secret: &str) -> Row {
         generation: 1,
         spec: Spec::Source(SourceSpec {
             path: Some(path.to_owned()),
-            methods: Vec::new(),
-            suspended: false,
-            verification: None,
             max_body_bytes: 1 << 20,
+            ..SourceSpec::default()
         }),
         secrets: vec![Secret::new(secret)],
     }

@@ -25,7 +25,6 @@ fn event(headers: &'static [u8], body: impl Into<Bytes>) -> Event {
     Event {
         id: Uuid::from_u128(0x0192_f3a4_b5c6_7d8e_9f00_1122_3344_5566),
         namespace: Arc::from("shop"),
-        source_id: Uuid::nil(),
         revision: 1,
         received_at: now(),
         method: "PUT".into(),
@@ -34,16 +33,15 @@ fn event(headers: &'static [u8], body: impl Into<Bytes>) -> Event {
         headers: Bytes::from_static(headers),
         body: body.into(),
         remote_addr: [1, 2, 3, 4].into(),
+        ..Event::default()
     }
 }
 
 fn spec(url: String) -> HttpSpec {
     HttpSpec {
         url,
-        method: None,
-        headers: Vec::new(),
         timeout: Duration::from_secs(10),
-        auth: None,
+        ..HttpSpec::default()
     }
 }
 

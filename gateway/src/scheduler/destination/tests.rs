@@ -1,5 +1,4 @@
 use super::*;
-use bytes::Bytes;
 use routing::{
     retry::{Backoff, Policy},
     row::{DestinationSpec, HttpSpec, Provider},
@@ -20,15 +19,12 @@ fn entry(seconds: i64, bytes: usize) -> Entry {
         event: Arc::new(Event {
             id: Uuid::nil(),
             namespace: "n".into(),
-            source_id: Uuid::nil(),
             revision: 0,
             received_at: at(seconds),
             method: String::new(),
-            path: String::new(),
-            query: String::new(),
-            headers: Bytes::new(),
             body: vec![0; bytes].into(),
             remote_addr: [0, 0, 0, 0].into(),
+            ..Event::default()
         }),
     }
 }
@@ -50,13 +46,10 @@ fn destination(complete: bool) -> Destination {
         name: "d".into(),
         generation: 1,
         spec: DestinationSpec {
-            suspended: false,
             provider: Provider::Http(HttpSpec {
                 url: "http://a/".into(),
-                method: None,
-                headers: vec![],
                 timeout: Duration::from_secs(1),
-                auth: None,
+                ..HttpSpec::default()
             }),
             retry: Policy {
                 backoff: Backoff::Fixed,
@@ -67,6 +60,7 @@ fn destination(complete: bool) -> Destination {
                 respect_retry_after: false,
             },
             concurrency: 4,
+            ..DestinationSpec::default()
         },
         secrets: vec![],
     });
