@@ -6,3 +6,4 @@ pub mod cluster;
 pub mod process;
 pub mod receiver;
 pub mod sender;
+pub mod trial;

@@ -2,12 +2,12 @@
 
 use anyhow::Context;
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{
     client::legacy::Client, client::legacy::connect::HttpConnector, rt::TokioExecutor,
 };
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -57,6 +57,21 @@ impl Sender {
         let mut request = Request::post(url).header("content-type", "application/json");
         for (name, value) in headers {
             request = request.header(*name, *value);
+        }
+        self.exchange(request.body(Full::new(body.into()))?).await
+    }
+
+    /// As [`Sender::post`], with any method, and no header but these.
+    pub async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &BTreeMap<String, String>,
+        body: impl Into<Bytes>,
+    ) -> anyhow::Result<Answer> {
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(name, value);
         }
         self.exchange(request.body(Full::new(body.into()))?).await
     }
