@@ -53,6 +53,8 @@ pub struct Ingest {
     pub accepted: IntCounterVec,
     /// Labels: namespace, source (both empty when there is none), reason.
     pub refused: IntCounterVec,
+    /// Labels: namespace, source, kind.
+    pub replied: IntCounterVec,
     pub body_bytes: IntCounter,
     pub request_seconds: Histogram,
     pub in_flight: IntGauge,
@@ -74,6 +76,12 @@ impl Ingest {
                 "hookstream_ingest_refused_total",
                 "Requests of which nothing was recorded, by reason; namespace and source are empty when the request named none.",
                 &["namespace", "source", "reason"],
+            ),
+            replied: counters(
+                registry,
+                "hookstream_ingest_replied_total",
+                "Requests that were answered as they asked and of which nothing was recorded, by kind: a provider's handshake, a browser's preflight.",
+                &["namespace", "source", "kind"],
             ),
             body_bytes: counter(
                 registry,

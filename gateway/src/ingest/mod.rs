@@ -1,40 +1,45 @@
-//! One request on the public port: find its source, read it, verify it, match it, have it recorded, answer.
+//! One request on the public port: find its source, judge its head ([`admission`]), read its body ([`body`]), judge the
+//! whole ([`judge`]), have it recorded, answer ([`answer`]).
 //!
-//! 200 only after the commit: the sender forgets the event when we answer. Every other answer means that nothing was
-//! kept (one leaves it open: [`Refusal::DatabaseAway`]), and says whether to send again. The checks run in the order of the documents (signature, then storage), and the
-//! cheap ones (source, method, announced size) before a byte of the body is read.
+//! 200 only after the commit: the sender forgets the event when we answer. Every refusal means that nothing was kept (one
+//! leaves it open: [`Refusal::DatabaseAway`]), and says whether to send again. A [`Reply`] keeps nothing either: it is all
+//! that a handshake asks for.
 //!
 //! A request keeps the source it found, whatever happens to the table while its body arrives; the event's `revision`
 //! says which table that was.
 
+pub mod admission;
+pub mod answer;
 pub mod body;
 pub mod client;
 pub mod head;
 pub mod ids;
+pub mod judge;
 pub mod sources;
 
 use crate::{
     args::Limits,
-    errors::{REQUEST_ID, Refusal},
+    errors::Refusal,
     metrics::Metrics,
     recorder,
     seen::{Observer, Seen},
     table,
 };
+use answer::Reply;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header, request::Parts};
+use http::{Method, Request, Response};
 use http_body::Body;
 use http_body_util::Full;
 use ipnet::IpNet;
-use jiff::Timestamp;
+use judge::{Judged, Record, Whole};
 use routing::{
-    EventView, Table,
+    Table,
     ids::{Prefix, format},
     table::Source,
 };
 use service::clock;
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Instant,
 };
@@ -44,10 +49,6 @@ use uuid::Uuid;
 
 const INGEST: &str = "/v1/ingest/";
 const HEALTH: &str = "/v1/health";
-
-/// A body beyond this is hashed, parsed and matched on a thread where it holds up nobody else: 256 KiB take about a
-/// millisecond.
-const LARGE_BODY: usize = 256 << 10;
 
 /// The public port's behaviour; one per process.
 #[derive(Debug)]
@@ -80,9 +81,16 @@ struct Found {
     counts: Arc<sources::Counts>,
 }
 
+/// What came of a request that was not refused.
+enum Taken {
+    Recorded(Accepted),
+    Replied(Reply),
+}
+
 struct Accepted {
     event_id: Uuid,
-    found: Found,
+    /// It had been there before; the id is the first event's.
+    duplicate: bool,
     body_bytes: usize,
     deliveries: usize,
 }
@@ -150,9 +158,13 @@ impl Ingest {
             .observer
             .is_some()
             .then(|| (request.method().to_string(), path.to_owned()));
-        match self.accept(request, peer, &mut found).await {
-            Ok(accepted) => self.accepted(accepted, &request_id, told, started),
-            Err(refusal) => self.refused(&refusal, request_id, found.as_ref(), told),
+        match (self.accept(request, peer, &mut found).await, &found) {
+            (Ok(Taken::Recorded(accepted)), Some(found)) => {
+                self.accepted(accepted, found, &request_id, told, started)
+            }
+            (Ok(Taken::Replied(reply)), Some(found)) => self.replied(reply, found, &request_id),
+            (Ok(_), None) => unreachable!("what was taken was sent to a source"),
+            (Err(refusal), found) => self.refused(&refusal, request_id, found.as_ref(), told),
         }
     }
 
@@ -179,7 +191,7 @@ impl Ingest {
                 None,
             );
         }
-        success(
+        answer::json(
             concat!(
                 r#"{"status":"ok","version":""#,
                 env!("CARGO_PKG_VERSION"),
@@ -195,7 +207,7 @@ impl Ingest {
         request: Request<B>,
         peer: SocketAddr,
         found: &mut Option<Found>,
-    ) -> Result<Accepted, Refusal>
+    ) -> Result<Taken, Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -219,7 +231,7 @@ impl Ingest {
             source: source.clone(),
             counts: counts.clone(),
         });
-        self.check_head(&head, &source)?;
+        admission::judge(&head, &source, &self.limits)?;
 
         // Both are given back when this request is answered; the commit's queue has its own bound.
         let _in_flight = self
@@ -244,62 +256,39 @@ impl Ingest {
             head,
             body: buffered.bytes,
         };
-        let (request, matched) = request.judge(&source).await?;
-        let event = self.event(
-            request,
-            &source,
-            counts.namespace().clone(),
-            applied.head.revision,
-        );
-        let (event_id, body_bytes) = (event.id, event.body.len());
-        let deliveries = deliveries(event_id, matched, ready.shards);
-        let accepted = Accepted {
-            event_id,
-            found: Found { source, counts },
-            body_bytes,
-            deliveries: deliveries.len(),
+        let record = match request.judge(&source).await? {
+            Judged::Record(record) => record,
+            Judged::Reply(reply) => return Ok(Taken::Replied(reply)),
         };
-        ready
-            .recorder
-            .record(
-                Recorded {
-                    event: Arc::new(event),
-                    deliveries,
-                },
-                buffered.charge,
-            )
-            .await?;
-        Ok(accepted)
+        let recorded = self.recorded(
+            record,
+            &source,
+            &counts,
+            applied.head.revision,
+            ready.shards,
+        );
+        let accepted = Accepted {
+            event_id: recorded.event.id,
+            duplicate: false,
+            body_bytes: recorded.event.body.len(),
+            deliveries: recorded.deliveries.len(),
+        };
+        ready.recorder.record(recorded, buffered.charge).await?;
+        Ok(Taken::Recorded(accepted))
     }
 
-    /// What can be said before the body.
-    fn check_head(&self, head: &Parts, source: &Source) -> Result<(), Refusal> {
-        let (max_bytes, max_count) = (self.limits.max_header_bytes, self.limits.max_headers);
-        if head.headers.len() > max_count || head::size(&head.headers) > max_bytes {
-            return Err(Refusal::HeadersTooLarge {
-                max_bytes,
-                max_count,
-            });
-        }
-        if source.suspended {
-            return Err(Refusal::SourcePaused);
-        }
-        if !source.methods.is_empty() && !source.methods.contains(&head.method) {
-            let allow = source
-                .methods
-                .iter()
-                .map(Method::as_str)
-                .collect::<Vec<_>>()
-                .join(", ");
-            return Err(Refusal::MethodNotAllowed { allow });
-        }
-        Ok(())
-    }
-
-    fn event(&self, request: Whole, source: &Source, namespace: Arc<str>, revision: i64) -> Event {
-        Event {
+    /// The rows that a request becomes.
+    fn recorded(
+        &self,
+        Record { request, matched }: Record,
+        source: &Source,
+        counts: &sources::Counts,
+        revision: i64,
+        shards: u16,
+    ) -> Recorded {
+        let event = Event {
             id: self.event_ids.next(request.received_at),
-            namespace,
+            namespace: counts.namespace().clone(),
             source_id: source.uid,
             revision,
             received_at: request.received_at,
@@ -309,19 +298,24 @@ impl Ingest {
             headers: head::lines(&request.head.headers),
             body: request.body,
             remote_addr: request.remote_addr,
+        };
+        Recorded {
+            deliveries: deliveries(event.id, matched, shards),
+            event: Arc::new(event),
         }
     }
 
     fn accepted(
         &self,
         accepted: Accepted,
+        found: &Found,
         request_id: &str,
         told: Option<(String, String)>,
         started: Instant,
     ) -> Response<Full<Bytes>> {
         let took = clock::instant().duration_since(started);
         let metrics = &self.metrics.ingest;
-        let Found { source, counts } = &accepted.found;
+        let Found { source, counts } = found;
         counts.accepted.inc();
         metrics.body_bytes.inc_by(accepted.body_bytes as u64);
         metrics.request_seconds.observe(took.as_secs_f64());
@@ -334,13 +328,19 @@ impl Ingest {
             deliveries: accepted.deliveries,
             took,
         });
-        let mut body = String::with_capacity(112);
-        body.push_str(r#"{"event_id":""#);
-        body.push_str(&format(Prefix::Event, accepted.event_id));
-        body.push_str(r#"","source_id":""#);
-        body.push_str(&source.id);
-        body.push_str(r#""}"#);
-        success(body.into(), request_id)
+        answer::recorded(source, accepted.event_id, accepted.duplicate, request_id)
+    }
+
+    fn replied(&self, reply: Reply, found: &Found, request_id: &str) -> Response<Full<Bytes>> {
+        self.sources
+            .replied(&found.counts, reply.kind, &self.metrics.ingest);
+        tracing::debug!(
+            request_id,
+            kind = reply.kind,
+            source = found.source.id,
+            "answered without recording"
+        );
+        reply.response(request_id)
     }
 
     fn refused(
@@ -379,60 +379,6 @@ impl Ingest {
     }
 }
 
-/// A request that has arrived whole.
-struct Whole {
-    head: Parts,
-    /// Where in the path the part behind the source's key begins.
-    rest_at: usize,
-    body: Bytes,
-    remote_addr: IpAddr,
-    received_at: Timestamp,
-}
-
-impl Whole {
-    fn rest(&self) -> &str {
-        &self.head.uri.path()[self.rest_at..]
-    }
-
-    fn query(&self) -> &str {
-        self.head.uri.query().unwrap_or_default()
-    }
-
-    /// Verifies and matches. Gives the request back with the (connection, destination) pairs that it goes by.
-    async fn judge(self, source: &Arc<Source>) -> Result<(Whole, Vec<(Uuid, Uuid)>), Refusal> {
-        if self.body.len() <= LARGE_BODY {
-            return self.judge_here(source);
-        }
-        let source = source.clone();
-        match tokio::task::spawn_blocking(move || self.judge_here(&source)).await {
-            Ok(judged) => judged,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        }
-    }
-
-    fn judge_here(self, source: &Source) -> Result<(Whole, Vec<(Uuid, Uuid)>), Refusal> {
-        let view = EventView::new(
-            &self.head.method,
-            self.rest(),
-            self.query(),
-            &self.head.headers,
-            &self.body,
-            self.remote_addr,
-        );
-        if let Some(verifier) = &source.verifier {
-            verifier
-                .verify(&view, self.received_at)
-                .map_err(Refusal::Unauthorized)?;
-        }
-        let matched = source
-            .route(&view)
-            .into_iter()
-            .map(|connection| (connection.uid, connection.destination))
-            .collect();
-        Ok((self, matched))
-    }
-}
-
 fn deliveries(event_id: Uuid, matched: Vec<(Uuid, Uuid)>, shards: u16) -> Vec<NewDelivery> {
     if matched.is_empty() {
         return Vec::new();
@@ -445,20 +391,6 @@ fn deliveries(event_id: Uuid, matched: Vec<(Uuid, Uuid)>, shards: u16) -> Vec<Ne
         shard: routing::shard::of(destination_id, shards),
     };
     matched.into_iter().enumerate().map(delivery).collect()
-}
-
-fn success(body: Bytes, request_id: &str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    headers.insert(
-        REQUEST_ID,
-        HeaderValue::from_str(request_id).expect("a request id is ASCII"),
-    );
-    response
 }
 
 /// Counts a request for as long as it lives, also when its future is dropped half-way.

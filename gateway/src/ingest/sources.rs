@@ -22,6 +22,7 @@ pub struct Counts {
     name: String,
     pub accepted: IntCounter,
     refused: Mutex<HashSet<&'static str>>,
+    replied: Mutex<HashSet<&'static str>>,
 }
 
 impl Counts {
@@ -51,6 +52,7 @@ impl Sources {
                 .accepted
                 .with_label_values(&[source.namespace.as_str(), source.name.as_str()]),
             refused: Mutex::default(),
+            replied: Mutex::default(),
         });
         self.counts.rcu(|all| {
             let mut all = HashMap::clone(all);
@@ -68,12 +70,17 @@ impl Sources {
             .with_label_values(&[namespace, name, reason])
             .inc();
         if let Some(counts) = counts {
-            counts
-                .refused
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .insert(reason);
+            words(&counts.refused).insert(reason);
         }
+    }
+
+    /// Counts an answer of which nothing is recorded.
+    pub fn replied(&self, counts: &Counts, kind: &'static str, metrics: &Ingest) {
+        metrics
+            .replied
+            .with_label_values(&[&counts.namespace, counts.name.as_str(), kind])
+            .inc();
+        words(&counts.replied).insert(kind);
     }
 
     /// Takes away what was counted for sources that left the table a while ago. Called with each look at the table.
@@ -113,20 +120,23 @@ impl Sources {
             let _ = metrics
                 .accepted
                 .remove_label_values(&[&counts.namespace, counts.name.as_str()]);
-            for reason in counts
-                .refused
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .iter()
-            {
-                let _ = metrics.refused.remove_label_values(&[
-                    &counts.namespace,
-                    counts.name.as_str(),
-                    reason,
-                ]);
+            for (series, made) in [
+                (&metrics.refused, &counts.refused),
+                (&metrics.replied, &counts.replied),
+            ] {
+                for word in words(made).iter() {
+                    let labels = [&counts.namespace, counts.name.as_str(), word];
+                    let _ = series.remove_label_values(&labels);
+                }
             }
         }
     }
+}
+
+fn words<'a>(
+    made: &'a Mutex<HashSet<&'static str>>,
+) -> std::sync::MutexGuard<'a, HashSet<&'static str>> {
+    made.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 #[cfg(test)]
@@ -139,7 +149,8 @@ mod tests {
     }
 
     fn series(metrics: &Ingest) -> usize {
-        [metrics.accepted.collect(), metrics.refused.collect()]
+        [&metrics.accepted, &metrics.refused, &metrics.replied]
+            .map(|family| family.collect())
             .iter()
             .flatten()
             .map(|family| family.get_metric().len())
@@ -156,16 +167,17 @@ mod tests {
             let counts = sources.get(source, metrics);
             counts.accepted.inc();
             sources.refused(Some(&counts), "queue_full", metrics);
+            sources.replied(&counts, "handshake", metrics);
         }
         sources.refused(None, "source_not_found", metrics);
-        assert_eq!(series(metrics), 5);
+        assert_eq!(series(metrics), 7);
         let start = service::clock::instant();
         let exists = |uid: Uuid| uid == kept.uid;
         sources.tidy(exists, start, metrics);
         sources.tidy(exists, start + KEPT / 2, metrics);
-        assert_eq!(series(metrics), 5);
+        assert_eq!(series(metrics), 7);
         sources.tidy(exists, start + KEPT, metrics);
-        assert_eq!(series(metrics), 3);
+        assert_eq!(series(metrics), 4);
     }
 
     #[test]
