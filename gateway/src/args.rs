@@ -57,8 +57,8 @@ pub struct Args {
     #[arg(long, env = "HOOKSTREAM_GRACE", default_value = "20s", hide_default_value = true, value_parser = duration)]
     pub grace: Duration,
 
-    /// Attempts in flight at once, over all destinations [default: 1024]
-    #[arg(long, env = "HOOKSTREAM_ATTEMPTS", default_value_t = 1024, hide_default_value = true, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    /// Most attempts in flight, over all destinations; one with a body of more than 16 KiB counts as several. A namespace may have half of them, a destination half of that [default: 4096]
+    #[arg(long, env = "HOOKSTREAM_ATTEMPTS", default_value_t = 4096, hide_default_value = true, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub attempts: u32,
 
     #[command(flatten)]

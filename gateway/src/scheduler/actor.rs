@@ -4,14 +4,15 @@
 //! bounds allow. Nothing in a turn waits.
 //!
 //! Here are the state, the messages and the loop. What a turn does is told by subject: [`shards`] (which are ours),
-//! [`destinations`] (what is known of each), [`pages`] (what comes in), [`flights`] (attempts), [`burials`] (what can never
-//! be sent).
+//! [`destinations`] (what is known of each), [`pages`] (what comes in), [`slots`] (who may begin an attempt), [`flights`]
+//! (attempts), [`burials`] (what can never be sent).
 
 mod burials;
 mod destinations;
 mod flights;
 mod pages;
 mod shards;
+mod slots;
 
 use super::{
     Batch, Handle, LeaseEvent, Options, RECORDED, destination::Destination,
@@ -30,8 +31,9 @@ use jiff::Timestamp;
 use routing::Table;
 use service::clock;
 use shards::Shard;
+use slots::Slots;
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -88,8 +90,8 @@ pub(super) struct Actor {
 
     shards: Vec<Option<Shard>>,
     destinations: HashMap<Uuid, Destination>,
-    /// Destinations with something to send, in turn.
-    ring: VecDeque<Uuid>,
+    /// Destinations with something to send, and what is in flight of whom.
+    slots: Slots,
     /// Destinations that want a page.
     wanted: VecDeque<Uuid>,
     loads: usize,
@@ -100,13 +102,18 @@ pub(super) struct Actor {
     unburied: VecDeque<(Uuid, bool)>,
     burials: usize,
     timers: BTreeSet<(Timestamp, Uuid)>,
-    flights: HashMap<u64, Flight>,
+    /// In the order in which they began.
+    flights: BTreeMap<u64, Flight>,
     next_flight: u64,
+    /// The first flight of which it isn't known that it takes long.
+    brisk: u64,
     unwritten: HashMap<(u16, i64, Uuid), Unwritten>,
-    /// Of everything in memory: in windows, in flight, and waiting for its outcome's commit, with the answer.
+    /// In windows, and waiting for the commit of an outcome, with the answer.
     bytes: usize,
-    /// Of the answers that wait for their commit.
-    answers: usize,
+    /// Of those, what waits for a commit.
+    unwritten_bytes: usize,
+    /// In flight: bounded by the slots, so that what hangs takes no room from the windows.
+    flying: usize,
     /// Destinations that hold any that is not in flight.
     holders: usize,
     /// Deliveries in windows.
@@ -135,6 +142,7 @@ impl Actor {
         let client = egress::client(options.egress.clone());
         let shards = (0..options.shards).map(|_| None).collect();
         let current = table.load_full();
+        let slots = Slots::new(options.concurrency);
         Actor {
             client,
             shards,
@@ -148,7 +156,7 @@ impl Actor {
             released,
             handle,
             destinations: HashMap::new(),
-            ring: VecDeque::new(),
+            slots,
             wanted: VecDeque::new(),
             loads: 0,
             unscanned: VecDeque::new(),
@@ -156,11 +164,13 @@ impl Actor {
             unburied: VecDeque::new(),
             burials: 0,
             timers: BTreeSet::new(),
-            flights: HashMap::new(),
+            flights: BTreeMap::new(),
             next_flight: 0,
+            brisk: 0,
             unwritten: HashMap::new(),
             bytes: 0,
-            answers: 0,
+            unwritten_bytes: 0,
+            flying: 0,
             holders: 0,
             held: 0,
             pressed: false,
@@ -295,7 +305,8 @@ impl Actor {
             .outcomes_unwritten
             .set(self.unwritten.len() as i64);
         self.metrics.window_deliveries.set(self.held as i64);
-        self.metrics.window_bytes.set(self.bytes as i64);
+        let bytes = self.bytes + self.flying;
+        self.metrics.window_bytes.set(bytes as i64);
         self.metrics
             .destinations
             .set(self.destinations.len() as i64);

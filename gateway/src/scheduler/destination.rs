@@ -109,7 +109,7 @@ pub(super) struct Destination {
     later: Option<Timestamp>,
     /// No load before then: the last one failed or found no room.
     pub(super) pause_until: Option<Timestamp>,
-    /// Is it in the scheduler's ring?
+    /// Does it wait for a slot?
     pub(super) queued: bool,
     /// Is it in the scheduler's list of loads?
     pub(super) wanted: bool,
@@ -419,7 +419,8 @@ impl Destination {
             && (self.ready.is_empty() || (self.ready.len() < window / 2 && self.bytes < share))
     }
 
-    /// Forgets the end of what it holds until it holds no more than `share` bytes. The next delivery always stays.
+    /// Forgets the end of what it holds until it holds no more than `share` bytes. The next delivery stays where
+    /// nothing is in flight: else hundreds that hang could fill memory with one each.
     pub(super) fn trim(&mut self, share: usize) {
         while self.bytes > share {
             let Some((_, entry)) = self.waiting.pop_last() else {
@@ -430,7 +431,8 @@ impl Destination {
             self.leave_for_later(entry.due_at);
         }
         let mut gone = None;
-        while self.bytes > share && self.ready.len() > 1 {
+        let stay = usize::from(self.in_flight == 0);
+        while self.bytes > share && self.ready.len() > stay {
             let Some((key, entry)) = self.ready.pop_last() else {
                 break;
             };

@@ -12,11 +12,11 @@
 //! - A delivery is attempted by the owner of its shard only, while the lease is trusted, and its outcome is written under
 //!   the epoch with which its attempt began; a late owner writes nothing.
 //! - The queue table is the truth. Memory is bounded whatever is pending: [`Options::window`] deliveries of a
-//!   destination, [`Options::window_bytes`] of bodies in all, nothing of a suspended destination. What doesn't fit is
-//!   read again.
+//!   destination, [`Options::window_bytes`] of bodies in all, as much as the slots allow in flight, nothing of a suspended
+//!   destination. What doesn't fit is read again.
 //! - A delivery whose outcome is not written yet is not started again by a reload.
-//! - A slow destination never takes all the attempts in flight: each may have as many as are free, so the share of one
-//!   is at most half, of two a third each, and some are always left for the next.
+//! - A slow destination doesn't slow another: the attempts in flight are shared between namespaces, and within one between
+//!   destinations, so that the next always finds some free. `actor::slots` says how, and how many must hang until it ends.
 //! - Recording never waits for any of this.
 //!
 //! # What does not
@@ -69,11 +69,12 @@ pub struct Options {
     pub delivers: bool,
     /// How long a lease lives without being renewed: the longest time that a crash holds deliveries up.
     pub lease_ttl: Duration,
-    /// Attempts in flight, of all destinations.
+    /// Attempts in flight, of all destinations; one with a body of more than 16 KiB counts as several.
     pub concurrency: usize,
     /// Deliveries of one destination in memory: that many due, that many waiting for a retry.
     pub window: usize,
-    /// Bodies and headers in memory, of all destinations; those of answers that wait for their commit included.
+    /// Bodies and headers in memory, of all destinations; those of answers that wait for their commit included, those in
+    /// flight not.
     pub window_bytes: usize,
     /// Each shard's queue is looked at that often, in case a hint was lost.
     pub reread: Duration,
@@ -93,7 +94,7 @@ impl Options {
             shards,
             delivers: true,
             lease_ttl: Duration::from_secs(10),
-            concurrency: 512,
+            concurrency: 4096,
             window: 512,
             window_bytes: 24 << 20,
             reread: Duration::from_secs(30),

@@ -21,6 +21,7 @@ use store::{
 };
 use tokio::sync::Semaphore;
 
+mod fairness;
 mod findings;
 mod outages;
 
@@ -37,9 +38,9 @@ fn destination(uid: Uuid, url: &str, change: impl FnOnce(&mut DestinationSpec)) 
             backoff: Backoff::Fixed,
             intervals_ms: vec![20],
             max_retries: 5,
-            max_age_ms: None,
             retry_on: Retryable::everything(),
             respect_retry_after: true,
+            ..Retry::default()
         },
         concurrency: 64,
         ..DestinationSpec::default()
@@ -420,7 +421,7 @@ async fn a_slow_destination_does_not_slow_another() {
         .await;
     replica.running.handle().recorded(batch);
     let filled = async {
-        while replica.metrics.in_flight.get() < 8 {
+        while replica.metrics.in_flight.get() < 4 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -435,8 +436,8 @@ async fn a_slow_destination_does_not_slow_another() {
     ground.until(DELIVERED, 100).await;
     assert_eq!(
         replica.metrics.in_flight.get(),
-        8,
-        "the slow one has half and no more"
+        4,
+        "the slow one has a quarter and no more"
     );
     gate.add_permits(1000);
     ground.until(DELIVERED, 300).await;

@@ -1,7 +1,7 @@
 //! The destinations that are known: following the routing table, their timers, and the sums over all of them.
 //!
-//! Whatever changes a destination goes through [`Actor::change`], which keeps the bytes, the timers, the ring of those
-//! with something to send and the list of those that want a page in step with it.
+//! Whatever changes a destination goes through [`Actor::change`], which keeps the bytes, the timers, those that wait
+//! for a slot and the list of those that want a page in step with it.
 
 use super::{Actor, TICK};
 use crate::{
@@ -51,7 +51,7 @@ impl Actor {
         }
     }
 
-    /// Runs `change` on a destination and keeps the sums, the timer, the ring and the list of loads right.
+    /// Runs `change` on a destination and keeps the sums, the timer, the slots and the list of loads right.
     pub(super) fn change<T>(
         &mut self,
         id: Uuid,
@@ -89,7 +89,7 @@ impl Actor {
         self.options.window_bytes / (self.holders + 1)
     }
 
-    /// Puts a destination with something to send into the ring.
+    /// Lets a destination with something to send wait for a slot.
     pub(super) fn enqueue(&mut self, id: Uuid) {
         let Some(destination) = self.destinations.get_mut(&id) else {
             return;
@@ -98,9 +98,10 @@ impl Actor {
             && destination.ready() > 0
             && destination.is_active()
             && destination.in_flight < destination.concurrency()
+            && let Some(row) = &destination.row
         {
+            self.slots.wait(id, &row.row.namespace);
             destination.queued = true;
-            self.ring.push_back(id);
         }
     }
 
@@ -109,7 +110,12 @@ impl Actor {
         let Some(destination) = self.destinations.get_mut(&id) else {
             return;
         };
-        if !destination.wanted && destination.wants_load(self.options.window, share) {
+        // When memory is short, who couldn't begin an attempt anyway leaves it to others. It asks again when one of its
+        // attempts has ended, and has one: without any it may begin.
+        let stuck = self.bytes > self.options.window_bytes / 2
+            && destination.in_flight > 0
+            && !self.slots.may_begin(id);
+        if !destination.wanted && !stuck && destination.wants_load(self.options.window, share) {
             destination.wanted = true;
             self.wanted.push_back(id);
         }

@@ -1,6 +1,6 @@
 //! Attempts: beginning them as far as the bounds and the leases allow, and what becomes of each when it has ended.
 //!
-//! An attempt's way: `launch` takes the next delivery of the next destination in the ring, `start` makes it a task,
+//! An attempt's way: `launch` takes the next delivery of the destination that has the next slot, `start` makes it a task,
 //! `ended` decides what follows, `finish` hands that to the writer, `written` lets the delivery go or wait for its retry.
 //! From `start` to `written` the delivery counts as under way, and a reload does not start it again.
 
@@ -26,8 +26,12 @@ use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle, time::Instant};
 use uuid::Uuid;
 
 /// Outcomes that may wait for their commit before no attempt begins: two batches, so that a slow commit doesn't stop
-/// deliveries and a lost Postgres does. The same holds when the answers among them fill half of the window's bytes.
+/// deliveries and a lost Postgres does. The same holds when they fill half of the window's bytes, bodies and answers.
 const UNWRITTEN: usize = 1024;
+
+/// An attempt that lasts longer than this holds its slot: its destination loses what it has earned. Nearly all receivers
+/// that are well answer sooner, and one that hangs has not kept much by then.
+const LONG: Duration = Duration::from_secs(3);
 
 /// An attempt under way.
 #[derive(Debug)]
@@ -38,6 +42,9 @@ pub(super) struct Flight {
     pub(super) entry: Entry,
     row: Arc<Row>,
     started_at: Timestamp,
+    began: Instant,
+    /// The slots that it takes.
+    weight: usize,
     pub(super) task: AbortHandle,
 }
 
@@ -52,8 +59,8 @@ impl Drop for Flight {
 #[derive(Debug)]
 pub(super) struct Unwritten {
     entry: Entry,
-    /// Headers and body of what the destination answered.
-    answer: usize,
+    /// Headers and bodies of what was sent and of what the destination answered.
+    bytes: usize,
     retry_at: Option<Timestamp>,
 }
 
@@ -63,53 +70,55 @@ impl Actor {
             return;
         }
         let trusted = Instant::now();
-        let mut passed_over = 0;
-        while passed_over < self.ring.len()
-            && self.flights.len() < self.options.concurrency
-            && self.unwritten.len() < UNWRITTEN
-            && self.answers < self.options.window_bytes / 2
+        self.note_long_ones(trusted);
+        while self.unwritten.len() < UNWRITTEN
+            && self.unwritten_bytes < self.options.window_bytes / 2
+            && let Some(id) = self.slots.next()
         {
-            let Some(id) = self.ring.pop_front() else {
-                return;
-            };
-            let free = self.options.concurrency - self.flights.len();
-            let Some(destination) = self.destinations.get_mut(&id) else {
-                continue;
-            };
-            destination.queued = false;
-            let Some(Some(held)) = self.shards.get_mut(usize::from(destination.shard)) else {
-                continue;
-            };
-            if held.leaving
-                || !destination.is_active()
-                || destination.in_flight >= destination.concurrency()
-            {
-                continue;
+            if !self.launch_one(id, trusted, now) {
+                self.slots.pass(id);
             }
-            if held.trusted_until <= trusted {
-                held.stalled = true;
-                continue;
-            }
-            if destination.in_flight >= free {
-                // It has as many as are left for all: it waits, and stays in the ring.
-                destination.queued = true;
-                self.ring.push_back(id);
-                passed_over += 1;
-                continue;
-            }
-            passed_over = 0;
+        }
+    }
+
+    /// Begins the next attempt of a destination, if it has any that may begin.
+    fn launch_one(&mut self, id: Uuid, trusted: Instant, now: Timestamp) -> bool {
+        let Some(destination) = self.destinations.get_mut(&id) else {
+            return false;
+        };
+        destination.queued = false;
+        let Some(Some(held)) = self.shards.get_mut(usize::from(destination.shard)) else {
+            return false;
+        };
+        if held.leaving || destination.in_flight >= destination.concurrency() {
+            return false;
+        }
+        let Some(row) = destination.row.clone().filter(|_| destination.is_active()) else {
+            return false;
+        };
+        if held.trusted_until <= trusted {
+            held.stalled = true;
+            return false;
+        }
+        let (shard, epoch) = (destination.shard, held.epoch);
+        let Some(Some(entry)) = self.change(id, Destination::take) else {
+            return false;
+        };
+        if let Some(held) = self.shard(shard, epoch) {
             held.in_flight += 1;
-            let (shard, epoch) = (destination.shard, held.epoch);
-            let row = destination
-                .row
-                .clone()
-                .expect("active destinations have one");
-            if let Some(Some(entry)) = self.change(id, Destination::take) {
-                self.bytes += entry.bytes();
-                self.start(id, shard, epoch, entry, row, now);
-            } else if let Some(held) = self.shard(shard, epoch) {
-                held.in_flight -= 1;
-            }
+        }
+        self.start(id, shard, epoch, entry, row, now);
+        true
+    }
+
+    /// Finds the attempts that have become long since the last turn. They began in the order of their numbers, so this
+    /// looks at none twice.
+    fn note_long_ones(&mut self, now: Instant) {
+        while let Some((&number, flight)) = self.flights.range(self.brisk..).next()
+            && now.duration_since(flight.began) >= LONG
+        {
+            self.slots.drags(flight.destination);
+            self.brisk = number + 1;
         }
     }
 
@@ -136,6 +145,9 @@ impl Actor {
             entry.attempts + 1,
             row.clone(),
         );
+        let weight = self.slots.weight(entry.bytes());
+        self.slots.begin(destination, &row.row.namespace, weight);
+        self.flying += entry.bytes();
         let task = tokio::spawn(async move {
             let started = clock::instant();
             let answer = target
@@ -160,6 +172,8 @@ impl Actor {
                 entry,
                 row,
                 started_at: now,
+                began: Instant::now(),
+                weight,
                 task: task.abort_handle(),
             },
         );
@@ -177,6 +191,9 @@ impl Actor {
         };
         let (id, shard, epoch) = (flight.destination, flight.shard, flight.epoch);
         let entry = flight.entry.clone();
+        self.flying -= entry.bytes();
+        let quick = flight.began.elapsed() < LONG;
+        self.slots.end(id, flight.weight, quick);
         let ours = match self.shard(shard, epoch) {
             Some(held) => {
                 held.in_flight -= 1;
@@ -188,7 +205,6 @@ impl Actor {
             Some(answer) => answer,
             None if self.aborting => {
                 self.metrics.given_back.inc();
-                self.bytes -= entry.bytes();
                 self.change(id, |destination| {
                     destination.in_flight -= usize::from(ours);
                     destination.settle(entry.delivery_id);
@@ -202,7 +218,6 @@ impl Actor {
         if !ours {
             // The new owner makes it again. If that's us, it has waited for this one to end.
             self.metrics.outcomes_discarded.inc();
-            self.bytes -= entry.bytes();
             self.change(id, |destination| {
                 destination.settle(entry.delivery_id);
                 destination.note_missing(BEGINNING);
@@ -270,9 +285,10 @@ impl Actor {
         step: Finished,
     ) {
         let kept = [&attempt.response_headers, &attempt.response_body];
-        let answer = kept.into_iter().flatten().map(Bytes::len).sum();
-        self.answers += answer;
-        self.bytes += answer;
+        let answer: usize = kept.into_iter().flatten().map(Bytes::len).sum();
+        let bytes = entry.bytes() + answer;
+        self.unwritten_bytes += bytes;
+        self.bytes += bytes;
         let outcome = outcomes::Outcome {
             shard,
             destination_id: id,
@@ -297,7 +313,7 @@ impl Actor {
             (shard, epoch, entry.delivery_id),
             Unwritten {
                 entry,
-                answer,
+                bytes,
                 retry_at,
             },
         );
@@ -310,9 +326,9 @@ impl Actor {
         for Written { job, fate } in batch {
             let (shard, delivery) = (job.outcome.shard, job.outcome.delivery_id);
             let unwritten = self.unwritten.remove(&(shard, job.epoch, delivery));
-            if let Some(Unwritten { entry, answer, .. }) = &unwritten {
-                self.bytes -= entry.bytes() + answer;
-                self.answers -= answer;
+            if let Some(Unwritten { bytes, .. }) = &unwritten {
+                self.bytes -= bytes;
+                self.unwritten_bytes -= bytes;
             }
             let ours = match self.shard(shard, job.epoch) {
                 Some(held) => {
