@@ -146,7 +146,12 @@ impl Refusal {
 
     /// The envelope as a response. The body of a request that wasn't read is nobody's: the server closes such a connection.
     pub fn response(&self, request_id: &str) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::new(self.body(request_id)));
+        self.envelope(request_id).map(Full::new)
+    }
+
+    /// The same, for where HTTP/2's frames are made by hand.
+    pub fn envelope(&self, request_id: &str) -> Response<Bytes> {
+        let mut response = Response::new(self.body(request_id));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(
@@ -307,6 +312,7 @@ mod tests {
         let tests = [
             include_str!("ingest/tests.rs"),
             include_str!("ingest/tests/bad_input.rs"),
+            include_str!("ingest/tests/heads.rs"),
             include_str!("recorder/tests.rs"),
         ]
         .concat();

@@ -7,6 +7,7 @@
 //!
 //! Drain: no more connections; those that are open finish their request and close.
 
+mod frames;
 mod wire;
 
 use crate::{args::Limits, errors::Refusal, ingest::Ingest};
@@ -111,12 +112,16 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
         // A peer that vanished, or that stopped in the middle of a frame, is found out by these.
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20))
-        // HTTP/2 counts 32 bytes more a line. Beyond this the protocol library answers a bare 431; below it we do.
+        // Twice our limit, and HTTP/2 counts 32 bytes more a line. Below this our own check answers; beyond it the protocol
+        // library does, and `frames` exchanges what it says. A head that unpacks to four times this in one frame, or that
+        // comes in more frames than this needs and a quarter, ends the connection without an answer. So a connection holds
+        // no more than this for each of its streams, and for as long as it takes to refuse it.
         .max_header_list_size(
             u32::try_from(
                 limits
                     .max_header_bytes
-                    .saturating_add(64 * limits.max_headers),
+                    .saturating_mul(2)
+                    .saturating_add(limits.max_headers.saturating_mul(64)),
             )
             .unwrap_or(u32::MAX),
         );
@@ -148,15 +153,7 @@ impl Server {
         };
         let activity = Arc::new(Activity::new(matches!(version, Version::Http2)));
         let ingest = self.ingest.clone();
-        let refuse = move |refusal: &Refusal| ingest.refuse_connection(refusal);
-        let limits = self.ingest.limits();
-        let wire = TokioIo::new(Wire::new(
-            stream,
-            read,
-            activity.clone(),
-            Box::new(refuse),
-            limits,
-        ));
+        let wire = TokioIo::new(Wire::new(stream, read, activity.clone(), ingest));
         let service = {
             let (ingest, activity) = (self.ingest.clone(), activity.clone());
             service_fn(move |request: hyper::Request<Incoming>| {

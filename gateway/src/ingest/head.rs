@@ -1,10 +1,18 @@
-//! A request's headers as the store keeps them: `name: value\r\n` lines, values byte for byte.
+//! A request's headers as the store keeps them: `name: value\r\n` lines in the order in which they came, duplicates where
+//! they stood, values byte for byte.
 //!
-//! Two things are lost before we see a request, both without meaning in HTTP (RFC 9110, 5.1 and 5.2): names arrive in
-//! lower case, and lines of the same name stand together, in their own order, where the first of them stood.
+//! A [`HeaderMap`] puts the lines of one name together. Of an HTTP/1 request its values are slices of the one buffer that
+//! the head was read into, so where a value lies says where its line stood: [`lines`] orders them by that. It costs no
+//! copy and cannot take one request's lines for another's, as a second parser beside hyper's could. Should hyper come to
+//! copy values, the order is the map's (the tests below would say so); no line is ever lost by it.
+//!
+//! What is not kept has no meaning in HTTP. Names are in lower case (RFC 9110, 5.1), as HTTP/2 sends them and as every
+//! reader of these lines compares them; white space around a value is not part of it (5.5). A `Content-Length` that
+//! repeats another, or that `Transfer-Encoding` overrules, is left out by hyper (RFC 9112, 6.3). Of an HTTP/2 request the
+//! order is the map's: names as they first came, the values of each in their order.
 
 use bytes::Bytes;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 
 /// Bytes of the lines, as the limit counts them.
 pub fn size(headers: &HeaderMap) -> usize {
@@ -20,42 +28,50 @@ pub fn target_size(uri: &Uri) -> usize {
         .map_or(0, |target| target.as_str().len())
 }
 
+type Line<'a> = (&'a HeaderName, &'a HeaderValue);
+
 /// A value cannot hold CR or LF, so the lines need no escaping.
-pub fn lines(headers: &HeaderMap) -> Bytes {
+pub fn lines(version: Version, headers: &HeaderMap) -> Bytes {
     let mut lines = Vec::with_capacity(size(headers));
-    for (name, value) in headers {
-        lines.extend_from_slice(name.as_str().as_bytes());
-        lines.extend_from_slice(b": ");
-        lines.extend_from_slice(value.as_bytes());
-        lines.extend_from_slice(b"\r\n");
+    match as_sent(version, headers) {
+        Some(sorted) => sorted.into_iter().for_each(|line| write(line, &mut lines)),
+        None => headers.iter().for_each(|line| write(line, &mut lines)),
     }
     lines.into()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use http::{HeaderName, HeaderValue};
-
-    #[test]
-    fn duplicates_stay_in_order_and_values_stay_bytes() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("X-A", &b"1"[..]),
-            ("x-b", b"caf\xe9"),
-            ("x-a", b"2"),
-            ("x-empty", b""),
-        ] {
-            headers.append(
-                name.parse::<HeaderName>().unwrap(),
-                HeaderValue::from_bytes(value).unwrap(),
-            );
-        }
-        let lines = lines(&headers);
-        assert_eq!(
-            &lines[..],
-            b"x-a: 1\r\nx-a: 2\r\nx-b: caf\xe9\r\nx-empty: \r\n"
-        );
-        assert_eq!(lines.len(), size(&headers));
-    }
+fn write((name, value): Line<'_>, lines: &mut Vec<u8>) {
+    lines.extend_from_slice(name.as_str().as_bytes());
+    lines.extend_from_slice(b": ");
+    lines.extend_from_slice(value.as_bytes());
+    lines.extend_from_slice(b"\r\n");
 }
+
+/// The lines in the order that they were sent in; `None` where that is the map's own, as in most requests, or where it
+/// can't be known.
+fn as_sent(version: Version, headers: &HeaderMap) -> Option<Vec<Line<'_>>> {
+    // HTTP/2 unpacks each value into memory of its own.
+    if version >= Version::HTTP_2 || headers.iter().is_sorted_by_key(place) {
+        return None;
+    }
+    let mut sorted: Vec<Line<'_>> = headers.iter().collect();
+    // A map keeps the order of one name's values. If they don't lie in it, they don't lie in one head.
+    let one_head = sorted
+        .windows(2)
+        .all(|pair| pair[0].0 != pair[1].0 || place(pair[0]) < place(pair[1]));
+    sorted.sort_unstable_by_key(|line| place(*line));
+    // Between the values of two lines there is the end of the one, and the name and colon of the other.
+    let one_head = one_head
+        && sorted.windows(2).all(|pair| {
+            let end = place(pair[0]) + pair[0].1.len();
+            end + b"\n".len() + pair[1].0.as_str().len() + b":".len() <= place(pair[1])
+        });
+    one_head.then_some(sorted)
+}
+
+fn place((_, value): Line<'_>) -> usize {
+    value.as_bytes().as_ptr().addr()
+}
+
+#[cfg(test)]
+mod tests;

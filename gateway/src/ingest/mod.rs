@@ -176,6 +176,14 @@ impl Ingest {
         refusal.raw_response(&request_id)
     }
 
+    /// The same on a connection that goes on, for a request that HTTP/2's library refused before we saw it.
+    pub fn refuse_stream(&self, refusal: &Refusal) -> Response<Bytes> {
+        let request_id = self.request_id();
+        self.sources
+            .refused(None, refusal.reason(), &self.metrics.ingest);
+        refusal.envelope(&request_id)
+    }
+
     fn request_id(&self) -> String {
         format(Prefix::Request, self.request_ids.next(clock::now()))
     }
@@ -295,7 +303,7 @@ impl Ingest {
             method: request.head.method.as_str().to_owned(),
             path: request.rest().to_owned(),
             query: request.query().to_owned(),
-            headers: head::lines(&request.head.headers),
+            headers: head::lines(request.head.version, &request.head.headers),
             body: request.body,
             remote_addr: request.remote_addr,
         };

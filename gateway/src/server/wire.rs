@@ -2,12 +2,13 @@
 //!
 //! - hyper answers what isn't HTTP, or a head beyond the limits, by itself, with an empty body. Here that answer is
 //!   exchanged for the error envelope with a request id. It is recognised by what all of our own answers have and it
-//!   hasn't: `x-request-id`.
+//!   hasn't: `x-request-id`. On HTTP/2 connections this is done frame by frame ([`Frames`]).
 //! - A head that doesn't arrive in time gets a 408 before the connection ends.
 //! - After an error the rest of what the sender sends is read and thrown away for a moment. Closing a socket on unread
 //!   bytes resets it, and the sender would never see the answer that says what was wrong.
 
-use crate::{args::Limits, errors::Refusal};
+use super::frames::{Frames, Next, RESET_LENGTH};
+use crate::{args::Limits, errors::Refusal, ingest::Ingest};
 use bytes::{Buf, Bytes};
 use http::StatusCode;
 use std::{
@@ -141,20 +142,18 @@ impl Standing {
     }
 }
 
-/// Counts a refusal that no request belongs to, and gives the whole answer.
-pub(super) type Refuse = Box<dyn Fn(&Refusal) -> Bytes + Send + Sync>;
-
 pub(super) struct Wire {
     stream: TcpStream,
     /// What was read to find out the protocol.
     read_before: Bytes,
     activity: Arc<Activity>,
-    refuse: Refuse,
-    max_header_bytes: usize,
-    max_headers: usize,
-    max_target_bytes: usize,
+    ingest: Arc<Ingest>,
+    /// HTTP/2's output.
+    frames: Option<Frames>,
     /// An answer of ours that is being sent in place of hyper's.
     answer: Option<Bytes>,
+    /// HTTP/2: how many bytes of hyper's it replaces.
+    replaces: usize,
     ended: bool,
     lingering: Option<(Pin<Box<Sleep>>, usize)>,
 }
@@ -173,19 +172,17 @@ impl Wire {
         stream: TcpStream,
         read_before: Vec<u8>,
         activity: Arc<Activity>,
-        refuse: Refuse,
-        limits: &Limits,
+        ingest: Arc<Ingest>,
     ) -> Wire {
         activity.arrived();
         Wire {
             stream,
             read_before: read_before.into(),
+            frames: activity.multiplexed.then(Frames::default),
             activity,
-            refuse,
-            max_header_bytes: limits.max_header_bytes,
-            max_headers: limits.max_headers,
-            max_target_bytes: limits.max_target_bytes(),
+            ingest,
             answer: None,
+            replaces: 0,
             ended: false,
             lingering: None,
         }
@@ -196,15 +193,13 @@ impl Wire {
         let status = bytes
             .strip_prefix(b"HTTP/1.1 ")
             .or_else(|| bytes.strip_prefix(b"HTTP/1.0 "))?;
+        let limits = self.ingest.limits();
         let refusal = match status.get(..4)? {
             b"400 " => Refusal::Malformed,
             b"414 " => Refusal::UriTooLong {
-                max_bytes: self.max_target_bytes,
+                max_bytes: limits.max_target_bytes(),
             },
-            b"431 " => Refusal::HeadersTooLarge {
-                max_bytes: self.max_header_bytes,
-                max_count: self.max_headers,
-            },
+            b"431 " => headers_too_large(limits),
             _ => return None,
         };
         let ours = bytes
@@ -237,9 +232,47 @@ impl Wire {
                 return Poll::Ready(None);
             };
             self.activity.linger.store(true, Ordering::Relaxed);
-            self.answer = Some((self.refuse)(&refusal));
+            self.answer = Some(self.ingest.refuse_connection(&refusal));
         }
         Poll::Ready(Some(ready!(self.poll_answer(cx)).map(|()| length)))
+    }
+
+    /// Writes HTTP/2's frames up to one that is replaced, or that one.
+    fn poll_frames(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let Some(frames) = &mut self.frames else {
+            return Pin::new(&mut self.stream).poll_write(cx, bytes);
+        };
+        if self.answer.is_none() {
+            match frames.next(bytes) {
+                Next::Pass(length) => {
+                    let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &bytes[..length]))?;
+                    frames.passed(bytes, sent);
+                    if frames.ended_by_error() {
+                        self.activity.linger.store(true, Ordering::Relaxed);
+                    }
+                    return Poll::Ready(Ok(sent));
+                }
+                Next::Answer(bare) => {
+                    let refusal = headers_too_large(self.ingest.limits());
+                    let response = self.ingest.refuse_stream(&refusal);
+                    self.replaces = bare.length;
+                    self.answer = Some(frames.answer(&bare, &response));
+                }
+                Next::Reset(stream) => {
+                    self.replaces = RESET_LENGTH;
+                    self.answer = Some(frames.reset(stream));
+                }
+            }
+        }
+        ready!(self.poll_answer(cx))?;
+        Poll::Ready(Ok(self.replaces))
+    }
+}
+
+fn headers_too_large(limits: &Limits) -> Refusal {
+    Refusal::HeadersTooLarge {
+        max_bytes: limits.max_header_bytes,
+        max_count: limits.max_headers,
     }
 }
 
@@ -251,9 +284,10 @@ impl AsyncRead for Wire {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.activity.expired.swap(false, Ordering::Relaxed) && this.answer.is_none() {
-            this.answer = Some((this.refuse)(&Refusal::HeadTimeout));
+            this.answer = Some(this.ingest.refuse_connection(&Refusal::HeadTimeout));
         }
-        if this.answer.is_some() {
+        // HTTP/1 has no more to read when such an answer goes out; HTTP/2 goes on.
+        if this.answer.is_some() && this.frames.is_none() {
             ready!(this.poll_answer(cx))?;
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -279,6 +313,9 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.frames.is_some() {
+            return self.poll_frames(cx, bytes);
+        }
         match ready!(self.poll_replaced(cx, bytes, bytes.len())) {
             Some(replaced) => Poll::Ready(replaced),
             None => Pin::new(&mut self.stream).poll_write(cx, bytes),
@@ -294,6 +331,9 @@ impl AsyncWrite for Wire {
             .iter()
             .find(|buffer| !buffer.is_empty())
             .map_or(&[][..], |buffer| buffer);
+        if self.frames.is_some() {
+            return self.poll_frames(cx, first);
+        }
         let length = buffers.iter().map(|buffer| buffer.len()).sum();
         match ready!(self.poll_replaced(cx, first, length)) {
             Some(replaced) => Poll::Ready(replaced),
@@ -302,7 +342,8 @@ impl AsyncWrite for Wire {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        // HTTP/2's small frames then come in one piece.
+        self.frames.is_none() && self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -248,30 +248,6 @@ async fn a_target_that_is_too_long_gets_414() {
 }
 
 #[tokio::test]
-async fn http2_headers_beyond_the_limit_get_431_and_the_connection_goes_on() {
-    let test = Test::start(&[plain()], |_| {}).await;
-    let mut sender = http2(test.address()).await;
-    let mut large = |bytes: usize| {
-        let mut request = request("/v1/ingest/github", whole(b"{}"));
-        let value = "v".repeat(bytes).try_into().unwrap();
-        request.headers_mut().insert("x-large", value);
-        sender.send_request(request)
-    };
-    let answer = large(65 << 10).await.unwrap();
-    assert_eq!(
-        code(answer).await,
-        (431, "HEADERS_TOO_LARGE".to_owned()),
-        "a little too much"
-    );
-    // Far too much is refused by the protocol library, before there is a request: no envelope, but a status.
-    let answer = large(100 << 10).await.unwrap();
-    assert_eq!(answer.status(), 431, "far too much");
-    assert_eq!(large(10).await.unwrap().status(), 200);
-    assert_eq!(test.count("events").await, 1);
-    test.gateway.stop().await.unwrap();
-}
-
-#[tokio::test]
 async fn one_http2_connection_cannot_take_every_place() {
     let test = Test::start(&[plain()], |options| options.limits.max_requests = 65).await;
     let mut holding = http2(test.address()).await;
