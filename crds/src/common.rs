@@ -66,27 +66,34 @@ pub struct Filter {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FilterRule {
     /// Where to look: `body.order.id`, `body.items[0].sku`, `body.tags[*]` (any element), `headers.x-github-event` (any case),
-    /// `query.name`, `method`, `path`, `content_type`, `source_ip`. `payload` means `body`. A path that leads nowhere is
-    /// no error: the value is missing.
+    /// `query.name`, `method`, `path`, `content_type`, `source_ip`. `payload` means `body`. Of a form (`content_type` is
+    /// `application/x-www-form-urlencoded`), `body.name` is each value of that field. A path that leads nowhere is no error: the
+    /// value is missing.
     #[schemars(length(min = 1, max = 512))]
     pub path: String,
-    /// How to compare. `eq`, `neq`: strings, numbers and booleans, exactly. `contains`: a part of a string. `gt`, `gte`, `lt`, `lte`:
-    /// numbers. `exists`: whether the value is there and not null. `in`: whether it is one of a list.
+    /// How to compare. `eq`, `neq`: strings, numbers and booleans, exactly. `contains`, `startsWith`, `endsWith`: a part of a string.
+    /// `regex`: a pattern found in a string. `gt`, `gte`, `lt`, `lte`: numbers. `exists`: whether the value is there and not null.
+    /// `in`: whether it is one of a list.
     pub op: FilterOp,
     /// What to compare with: a string of up to 4096 bytes, number or boolean; a list of up to 256 of them for `in`; true or false for
-    /// `exists`. A filter of more than 256Ki in all is not accepted (reason UnsupportedValue).
+    /// `exists`; for `regex` a pattern in the syntax of https://docs.rs/regex, found anywhere unless `^` and `$` say otherwise. A filter
+    /// of more than 256Ki in all is not accepted (reason UnsupportedValue).
     #[schemars(schema_with = "any_value")]
     pub value: Value,
 }
 
-/// `eq` and `neq` compare strings, numbers and booleans exactly; `contains` looks for a part of a string; `gt`, `gte`, `lt` and `lte`
-/// compare numbers; `exists` asks whether the value is there and not null; `in` whether it is one of a list.
+/// `eq` and `neq` compare strings, numbers and booleans exactly; `contains`, `startsWith` and `endsWith` look for a part of a string,
+/// `regex` for a pattern; `gt`, `gte`, `lt` and `lte` compare numbers; `exists` asks whether the value is there and not null; `in`
+/// whether it is one of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "camelCase")]
 pub enum FilterOp {
     Eq,
     Neq,
     Contains,
+    StartsWith,
+    EndsWith,
+    Regex,
     Gt,
     Gte,
     Lt,

@@ -12,6 +12,7 @@
 mod claims;
 mod connection;
 mod destination;
+mod filter;
 mod findings;
 mod index;
 mod object;

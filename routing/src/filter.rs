@@ -8,22 +8,32 @@
 //! - A path may lead to several values (a header sent twice, `[*]`): the rule holds when it holds for one of them.
 //!   `neq` is the inverse of `eq`, so it holds when none is equal, and so when there is none.
 //! - Numbers are compared as numbers, exactly: `1` equals `1.0`, and 64-bit integers don't pass through a float.
-//! - Headers, query and the other texts of a request carry no types, so there `10` is also the number ten and `true` the
-//!   boolean. In a JSON body, `"10"` is a string and nothing else.
+//! - Headers, query, form fields and the other texts of a request carry no types, so there `10` is also the number ten and
+//!   `true` the boolean. In a JSON body, `"10"` is a string and nothing else.
+//!
+//! One connection's filter is a [`Matcher`]; the [`Index`] of a source finds those of its connections that an event can
+//! pass, without asking each.
 
 mod compare;
+mod index;
+mod look;
 mod path;
+mod pattern;
 #[cfg(test)]
 mod tests;
 
 pub use compare::Scalar;
+pub use index::Index;
 pub use path::{Path, Segment};
+pub use pattern::Pattern;
 
 use crate::event::EventView;
-use compare::{Found, Visit};
+use compare::Visit;
+use index::Gate;
+use look::{NO_SLOT, Shared};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::cmp::Ordering;
+use std::{cell::Cell, cmp::Ordering};
 
 /// The canonical form that a row keeps. Every `all` matches, at least one of `any` unless it is empty, and no `none`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -49,6 +59,9 @@ pub enum Test {
     Eq(Scalar),
     Neq(Scalar),
     Contains(String),
+    StartsWith(String),
+    EndsWith(String),
+    Regex(Pattern),
     Gt(serde_json::Number),
     Gte(serde_json::Number),
     Lt(serde_json::Number),
@@ -63,12 +76,18 @@ const MOST_CHOICES: usize = 256;
 /// Bytes of one text to compare with. Longer ones are not what filters are for, and every gateway keeps every rule.
 const MOST_TEXT_BYTES: usize = 4096;
 
-/// The nine operators by name.
+/// Patterns of one filter: each keeps its program in the memory of every gateway.
+pub const MOST_PATTERNS: usize = 16;
+
+/// The operators by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     Eq,
     Neq,
     Contains,
+    StartsWith,
+    EndsWith,
+    Regex,
     Gt,
     Gte,
     Lt,
@@ -78,10 +97,13 @@ pub enum Op {
 }
 
 impl Op {
-    pub const ALL: [Op; 9] = [
+    pub const ALL: [Op; 12] = [
         Op::Eq,
         Op::Neq,
         Op::Contains,
+        Op::StartsWith,
+        Op::EndsWith,
+        Op::Regex,
         Op::Gt,
         Op::Gte,
         Op::Lt,
@@ -95,6 +117,9 @@ impl Op {
             Op::Eq => "eq",
             Op::Neq => "neq",
             Op::Contains => "contains",
+            Op::StartsWith => "startsWith",
+            Op::EndsWith => "endsWith",
+            Op::Regex => "regex",
             Op::Gt => "gt",
             Op::Gte => "gte",
             Op::Lt => "lt",
@@ -151,12 +176,34 @@ impl Rule {
     }
 
     fn matches(&self, event: &EventView<'_>) -> bool {
-        let any = |holds: &dyn Fn(Found<'_>) -> bool| self.path.any(event, holds as Visit<'_>);
-        match &self.test {
+        self.test.holds(|holds| self.path.any(event, holds))
+    }
+
+    fn matches_shared<'e>(
+        &self,
+        event: &'e EventView<'_>,
+        slot: u8,
+        shared: &Shared<'e>,
+    ) -> bool {
+        self.test
+            .holds(|holds| shared.any(slot, &self.path, event, holds))
+    }
+}
+
+impl Test {
+    /// `any` says whether something holds for one of the values that the path leads to.
+    fn holds(&self, any: impl FnOnce(Visit<'_>) -> bool) -> bool {
+        match self {
             Test::Eq(value) => any(&|found| found.equals(value)),
             Test::Neq(value) => !any(&|found| found.equals(value)),
             Test::In(values) => any(&|found| values.iter().any(|value| found.equals(value))),
-            Test::Contains(part) => any(&|found| found.contains(part)),
+            Test::Contains(part) => any(&|found| found.text(|text| text.contains(part))),
+            Test::StartsWith(part) => any(&|found| found.text(|text| text.starts_with(part))),
+            Test::EndsWith(part) => any(&|found| found.text(|text| text.ends_with(part))),
+            Test::Regex(pattern) => {
+                let left = Cell::new(pattern::MOST_TEXT_BYTES);
+                any(&|found| found.text(|text| is_in(pattern, text, &left)))
+            }
             Test::Exists(wanted) => any(&|found| !found.is_null()) == *wanted,
             Test::Gt(bound) => any(&|found| found.order(bound) == Some(Ordering::Greater)),
             Test::Gte(bound) => any(&|found| found.order(bound).is_some_and(Ordering::is_ge)),
@@ -164,9 +211,7 @@ impl Rule {
             Test::Lte(bound) => any(&|found| found.order(bound).is_some_and(Ordering::is_le)),
         }
     }
-}
 
-impl Test {
     fn parse(path: &Path, op: Op, value: Option<&Value>) -> Result<Test, InvalidRule> {
         let scalar = || Scalar::parse(path, op, value);
         let number = || compare::parse_number(path, op, value);
@@ -177,17 +222,12 @@ impl Test {
             Op::Gte => Test::Gte(number()?),
             Op::Lt => Test::Lt(number()?),
             Op::Lte => Test::Lte(number()?),
-            Op::Contains => match value {
-                Some(Value::String(part)) => Test::Contains(compare::bounded(part)?.to_owned()),
-                other => {
-                    let message = format!(
-                        "`contains` looks for a part of a text and needs a text, not {}; to look for an element of a list, \
-                         write `path: \"…[*]\"` with `op: eq`",
-                        compare::described(other)
-                    );
-                    return Err(InvalidRule::new(Part::Value, message));
-                }
-            },
+            Op::Contains => Test::Contains(text_part(op, value)?.to_owned()),
+            Op::StartsWith => Test::StartsWith(text_part(op, value)?.to_owned()),
+            Op::EndsWith => Test::EndsWith(text_part(op, value)?.to_owned()),
+            Op::Regex => Pattern::parse(text_part(op, value)?)
+                .map(Test::Regex)
+                .map_err(|message| InvalidRule::new(Part::Value, message))?,
             Op::Exists => match value {
                 None => Test::Exists(true),
                 Some(Value::Bool(wanted)) => Test::Exists(*wanted),
@@ -225,12 +265,43 @@ impl Test {
     }
 }
 
+/// The value of an operator that looks at texts only.
+fn text_part(op: Op, value: Option<&Value>) -> Result<&str, InvalidRule> {
+    if let Some(Value::String(part)) = value {
+        return compare::bounded(part);
+    }
+    let name = op.as_str();
+    let described = compare::described(value);
+    let message = match op {
+        Op::Contains => format!(
+            "`{name}` looks for a part of a text and needs a text, not {described}; to look for an element of a list, \
+             write `path: \"…[*]\"` with `op: eq`"
+        ),
+        _ => format!(
+            "`{name}` looks at texts and needs one, not {described}; write it in quotes"
+        ),
+    };
+    Err(InvalidRule::new(Part::Value, message))
+}
+
+/// Whether the text has the pattern, and is not beyond the bytes that are `left` to look at.
+fn is_in(pattern: &Pattern, text: &str, left: &Cell<usize>) -> bool {
+    let Some(rest) = left.get().checked_sub(text.len()) else {
+        left.set(0);
+        return false;
+    };
+    left.set(rest);
+    pattern.is_in(text)
+}
+
 /// A filter compiled once, when the table is built. The default takes every event.
 #[derive(Debug, Clone, Default)]
 pub struct Matcher {
     all: Vec<Rule>,
     any: Vec<Rule>,
     none: Vec<Rule>,
+    /// How the index can find it.
+    gates: Vec<Gate>,
 }
 
 impl Matcher {
@@ -241,19 +312,50 @@ impl Matcher {
             rules.sort_by_key(|rule| rule.path.cost());
             rules
         };
+        let (all, any, none) = (
+            cheap_first(&filter.all),
+            cheap_first(&filter.any),
+            cheap_first(&filter.none),
+        );
         Matcher {
-            all: cheap_first(&filter.all),
-            any: cheap_first(&filter.any),
-            none: cheap_first(&filter.none),
+            gates: Gate::of(&all, &any),
+            all,
+            any,
+            none,
         }
     }
 
-    /// Whether the event passes. Allocates nothing, but for the body's JSON once an event, and for a query value that is
+    /// Whether the event passes. Allocates nothing, but for the body's fields once an event, and for a query value that is
     /// percent-encoded.
     pub fn matches(&self, event: &EventView<'_>) -> bool {
-        let holds = |rule: &Rule| rule.matches(event);
-        self.all.iter().all(holds)
-            && (self.any.is_empty() || self.any.iter().any(holds))
-            && !self.none.iter().any(holds)
+        self.passes(|_, rule| rule.matches(event))
+    }
+
+    /// The same, with the slots of the rules in the order of [`Matcher::rules`].
+    fn matches_shared<'e>(
+        &self,
+        event: &'e EventView<'_>,
+        slots: &[u8],
+        shared: &Shared<'e>,
+    ) -> bool {
+        self.passes(|place, rule| {
+            let slot = slots.get(place).copied().unwrap_or(NO_SLOT);
+            rule.matches_shared(event, slot, shared)
+        })
+    }
+
+    fn passes(&self, holds: impl Fn(usize, &Rule) -> bool) -> bool {
+        let places = |rules: &[Rule], from: usize| from..from + rules.len();
+        let (any_at, none_at) = (self.all.len(), self.all.len() + self.any.len());
+        let mut all = self.all.iter().zip(places(&self.all, 0));
+        let mut any = self.any.iter().zip(places(&self.any, any_at));
+        let mut none = self.none.iter().zip(places(&self.none, none_at));
+        all.all(|(rule, place)| holds(place, rule))
+            && (self.any.is_empty() || any.any(|(rule, place)| holds(place, rule)))
+            && !none.any(|(rule, place)| holds(place, rule))
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.all.iter().chain(&self.any).chain(&self.none)
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::{
     event::EventView,
-    filter::Matcher,
+    filter::{Index, Matcher},
     ids::{self, Prefix},
     retry,
     row::{self, Kind, Row, RowKey, Spec},
@@ -49,6 +49,8 @@ pub struct Source {
     pub verifier: Option<Verifier>,
     /// In the order of their UIDs.
     pub connections: Vec<Arc<Connection>>,
+    /// Of `connections`, by their places.
+    index: Index,
 }
 
 #[derive(Debug)]
@@ -269,16 +271,26 @@ impl Source {
                 .verification
                 .as_ref()
                 .map(|verification| Verifier::new(verification, &row.secrets)),
+            index: Index::new(
+                connections
+                    .iter()
+                    .map(|c| (!c.suspended).then_some(&c.matcher)),
+            ),
             connections,
         }
     }
 
-    /// The connections that this event goes by. A connection whose destination is not in the table is not among them.
+    /// The connections that this event goes by, in the order of their UIDs. A connection whose destination is not in the
+    /// table is not among them.
     pub fn route<'s>(&'s self, event: &EventView<'_>) -> Vec<&'s Arc<Connection>> {
-        self.connections
-            .iter()
-            .filter(|connection| !connection.suspended && connection.matcher.matches(event))
-            .collect()
+        let connection = |place: u32| &self.connections[place as usize];
+        let mut found = Vec::new();
+        let matcher = |place| &connection(place).matcher;
+        self.index
+            .matching(event, matcher, |place| found.push(connection(place)));
+        found.sort_unstable_by_key(|connection| connection.uid);
+        found.dedup_by_key(|connection| connection.uid);
+        found
     }
 }
 

@@ -3,7 +3,11 @@
 use super::{InvalidRule, MOST_TEXT_BYTES, Op, Part, Path};
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
-use std::{cmp::Ordering, net::IpAddr};
+use std::{
+    cmp::Ordering,
+    hash::{DefaultHasher, Hash, Hasher},
+    net::IpAddr,
+};
 
 /// Called with each value that a path leads to, until it answers true.
 pub(super) type Visit<'v> = &'v dyn Fn(Found<'_>) -> bool;
@@ -12,11 +16,38 @@ pub(super) type Visit<'v> = &'v dyn Fn(Found<'_>) -> bool;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Found<'v> {
     Json(&'v Value),
-    /// From a header, the query or another part of a request that has no types.
+    /// From a header, the query, a form or another part of a request that has no types.
     Text(&'v str),
+    /// The fields of a form, all together: they are there, and equal nothing.
+    Form,
 }
 
 impl Found<'_> {
+    /// The keys of all scalars that it equals, and perhaps of some that it doesn't: two at most.
+    pub(super) fn keys(self, path: PathKey, mut each: impl FnMut(u64)) {
+        match self {
+            Found::Json(Value::Null) => each(path.null()),
+            Found::Json(Value::Bool(flag)) => each(path.bool(*flag)),
+            Found::Json(Value::Number(number)) => {
+                Numeric::of(number)
+                    .into_iter()
+                    .for_each(|n| each(path.number(n)));
+            }
+            Found::Json(Value::String(text)) => each(path.text(text)),
+            Found::Text(text) => {
+                each(path.text(text));
+                match text {
+                    "true" => each(path.bool(true)),
+                    "false" => each(path.bool(false)),
+                    _ => Numeric::read(text)
+                        .into_iter()
+                        .for_each(|n| each(path.number(n))),
+                }
+            }
+            Found::Json(Value::Array(_) | Value::Object(_)) | Found::Form => {}
+        }
+    }
+
     pub(super) fn is_null(self) -> bool {
         matches!(self, Found::Json(Value::Null))
     }
@@ -35,11 +66,12 @@ impl Found<'_> {
         }
     }
 
-    pub(super) fn contains(self, part: &str) -> bool {
+    /// Whether it is a text that `holds`.
+    pub(super) fn text(&self, holds: impl FnOnce(&str) -> bool) -> bool {
         match self {
-            Found::Json(Value::String(found)) => found.contains(part),
-            Found::Text(found) => found.contains(part),
-            Found::Json(_) => false,
+            Found::Json(Value::String(found)) => holds(found),
+            Found::Text(found) => holds(found),
+            Found::Json(_) | Found::Form => false,
         }
     }
 
@@ -47,7 +79,7 @@ impl Found<'_> {
     pub(super) fn order(self, bound: &Number) -> Option<Ordering> {
         let found = match self {
             Found::Json(Value::Number(found)) => Numeric::of(found),
-            Found::Json(_) => None,
+            Found::Json(_) | Found::Form => None,
             Found::Text(text) => Numeric::read(text),
         };
         Some(found?.order(Numeric::of(bound)?))
@@ -98,6 +130,49 @@ impl Numeric {
     }
 }
 
+/// A path, hashed; with a scalar it makes the key under which rules of both are found.
+///
+/// Equal scalars have equal keys, as equality is here: `1` and `1.0` are one number. The reverse need not hold: whatever is
+/// found by a key is compared after all. Hashed without a secret, so that keys are made once, when a connection is
+/// compiled, and hold for every source: who makes rules with one key for many values slows his own down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct PathKey(pub(super) u64);
+
+impl PathKey {
+    pub(super) fn of(path: &Path) -> PathKey {
+        let mut hasher = DefaultHasher::new();
+        path.hash(&mut hasher);
+        PathKey(hasher.finish())
+    }
+
+    fn with(self, kind: u8, value: impl Hash) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.0, kind, value).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn null(self) -> u64 {
+        self.with(0, ())
+    }
+
+    fn bool(self, flag: bool) -> u64 {
+        self.with(1, flag)
+    }
+
+    fn text(self, text: &str) -> u64 {
+        self.with(2, text)
+    }
+
+    fn number(self, number: Numeric) -> u64 {
+        match number {
+            Numeric::Whole(whole) => self.with(3, whole),
+            // As `whole_to_float` compares them, saturation included.
+            Numeric::Float(float) if float.floor() == float => self.with(3, float as i128),
+            Numeric::Float(float) => self.with(4, float.to_bits()),
+        }
+    }
+}
+
 /// Exact, where `whole as f64` would round beyond 2^53. The cast saturates, which leaves the order right.
 fn whole_to_float(whole: i128, float: f64) -> Ordering {
     let floor = float.floor();
@@ -118,6 +193,16 @@ pub enum Scalar {
 }
 
 impl Scalar {
+    /// The key of all values that equal it; `None`: there are none.
+    pub(super) fn key(&self, path: PathKey) -> Option<u64> {
+        match self {
+            Scalar::Null => Some(path.null()),
+            Scalar::Bool(flag) => Some(path.bool(*flag)),
+            Scalar::Number(number) => Numeric::of(number).map(|number| path.number(number)),
+            Scalar::Text(text) => Some(path.text(text)),
+        }
+    }
+
     pub(super) fn parse(path: &Path, op: Op, value: Option<&Value>) -> Result<Scalar, InvalidRule> {
         let op = op.as_str();
         let wrong = |message: String| Err(InvalidRule::new(Part::Value, message));

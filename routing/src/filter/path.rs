@@ -1,11 +1,7 @@
 //! Where a rule looks: `body.order.items[0].price`, `headers.x-github-event`, `query.page`, `method` …
 
-use super::compare::{Found, Visit};
-use crate::event::EventView;
-use http::{HeaderName, header::CONTENT_TYPE};
+use http::HeaderName;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use std::{borrow::Cow, fmt::Write as _, net::IpAddr};
 
 /// Bounds that keep a row small and the walk's recursion flat; the resource type has the same or tighter ones.
 const MAX_LENGTH: usize = 512;
@@ -15,7 +11,7 @@ const MAX_SEGMENTS: usize = 32;
 const ROOTS: &str = "a path is body.…, headers.…, query.…, method, path, content_type or source_ip";
 
 /// A path in canonical form.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Path {
     Method,
@@ -26,11 +22,11 @@ pub enum Path {
     /// Lower case.
     Header(String),
     Query(String),
-    /// From the root of the JSON body; empty: the body itself.
+    /// From the root of a JSON body, or the fields of a form; empty: the body itself.
     Body(Vec<Segment>),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Segment {
     Key(String),
@@ -72,126 +68,6 @@ impl Path {
             Path::Query(_) => 1,
             Path::Body(_) => 2,
         }
-    }
-
-    /// Whether `holds` for one of the values that the path leads to.
-    pub(super) fn any(&self, event: &EventView<'_>, holds: Visit<'_>) -> bool {
-        match self {
-            Path::Method => holds(Found::Text(event.method.as_str())),
-            Path::Path => holds(Found::Text(event.path)),
-            Path::ContentType => event
-                .headers
-                .get(CONTENT_TYPE)
-                .and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
-                .is_some_and(|value| holds(Found::Text(media_type(value)))),
-            Path::SourceIp => holds(Found::Text(AddressText::of(event.source_ip).as_str())),
-            // A value that isn't UTF-8 is no text: it is missing rather than matched by its replacement characters.
-            Path::Header(name) => event
-                .headers
-                .get_all(name.as_str())
-                .iter()
-                .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
-                .any(|value| holds(Found::Text(value))),
-            Path::Query(name) => {
-                query_values(event.query, name).any(|value| holds(Found::Text(&value)))
-            }
-            Path::Body(segments) => event
-                .json()
-                .is_some_and(|json| any_in(json, segments, holds)),
-        }
-    }
-}
-
-fn media_type(content_type: &str) -> &str {
-    content_type.split(';').next().unwrap_or_default().trim()
-}
-
-/// As deep as the path has segments. Each element is visited once at most, whatever the number of wildcards.
-fn any_in(value: &Value, segments: &[Segment], holds: Visit<'_>) -> bool {
-    let Some((first, rest)) = segments.split_first() else {
-        return holds(Found::Json(value));
-    };
-    let next = match (first, value) {
-        (Segment::Key(key), Value::Object(fields)) => fields.get(key),
-        // `items.0.id` as well as `items[0].id`: both are in use elsewhere.
-        (Segment::Key(key), Value::Array(items)) => {
-            key.parse().ok().and_then(|place: usize| items.get(place))
-        }
-        (Segment::Index(place), Value::Array(items)) => items.get(*place as usize),
-        (Segment::Each, Value::Array(items)) => {
-            return items.iter().any(|item| any_in(item, rest, holds));
-        }
-        _ => None,
-    };
-    next.is_some_and(|value| any_in(value, rest, holds))
-}
-
-/// The decoded values of one name, in order. What doesn't decode to UTF-8 is missing.
-fn query_values<'q>(query: &'q str, name: &'q str) -> impl Iterator<Item = Cow<'q, str>> {
-    query
-        .split('&')
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .filter(move |(key, _)| decoded(key).is_some_and(|key| key == name))
-        .filter_map(|(_, value)| decoded(value))
-}
-
-/// `application/x-www-form-urlencoded` decoding; allocates only when there is something to decode.
-fn decoded(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains(['%', '+']) {
-        return Some(Cow::Borrowed(text));
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        rest = after;
-        match (first, after) {
-            (b'+', _) => bytes.push(b' '),
-            (b'%', [high, low, tail @ ..])
-                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
-            {
-                let digit = |b: u8| (b as char).to_digit(16).unwrap_or_default() as u8;
-                bytes.push(digit(*high) << 4 | digit(*low));
-                rest = tail;
-            }
-            // A lone percent sign stands for itself, as browsers have it.
-            (other, _) => bytes.push(*other),
-        }
-    }
-    String::from_utf8(bytes).ok().map(Cow::Owned)
-}
-
-/// An address as text on the stack.
-struct AddressText {
-    bytes: [u8; 48],
-    length: usize,
-}
-
-impl AddressText {
-    fn of(address: IpAddr) -> AddressText {
-        let mut text = AddressText {
-            bytes: [0; 48],
-            length: 0,
-        };
-        write!(text, "{}", address.to_canonical())
-            .expect("the longest IPv6 text has 39 characters");
-        text
-    }
-
-    fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
-    }
-}
-
-impl std::fmt::Write for AddressText {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        let end = self.length + text.len();
-        let room = self
-            .bytes
-            .get_mut(self.length..end)
-            .ok_or(std::fmt::Error)?;
-        room.copy_from_slice(text.as_bytes());
-        self.length = end;
-        Ok(())
     }
 }
 

@@ -285,6 +285,113 @@ fn an_ipv6_address_has_one_spelling() {
 }
 
 #[test]
+fn parts_and_patterns_are_of_texts_only() {
+    holds(&[
+        ("body.type", "startsWith", json!("order.")),
+        ("body.type", "startsWith", json!("")),
+        ("body.type", "endsWith", json!(".created")),
+        ("body.type", "regex", json!(r"^order\.(created|paid)$")),
+        ("body.order.tags[*]", "startsWith", json!("vi")),
+        ("body.order.lines[*].sku", "regex", json!("^b$")),
+        ("headers.x-tag", "endsWith", json!("ip")),
+        ("headers.x-tag", "regex", json!("^o")),
+        ("headers.x-shard", "regex", json!("^[0-9]+$")),
+        ("query.name", "startsWith", json!("Jürgen")),
+        ("path", "startsWith", json!("/refunds/")),
+        ("source_ip", "startsWith", json!("203.0.113.")),
+        ("method", "regex", json!("^(POST|PUT)$")),
+    ]);
+    fails(&[
+        ("body.type", "startsWith", json!("created")),
+        ("body.type", "endsWith", json!("order")),
+        ("body.type", "regex", json!("^created")),
+        ("body.order.amount", "startsWith", json!("1")),
+        ("body.order.amount", "regex", json!(".*")),
+        ("body.test", "regex", json!("false")),
+        ("body.order", "regex", json!("")),
+        ("body.nothing", "regex", json!("")),
+        ("body.no", "regex", json!("")),
+        ("body.no", "startsWith", json!("")),
+    ]);
+}
+
+#[test]
+fn a_pattern_looks_at_a_bounded_part_of_an_event() {
+    let bound = pattern::MOST_TEXT_BYTES;
+    let mut sample = Sample::new();
+    let starts = one(rule("body.a", "regex", json!("^x")));
+    for (length, expected) in [(bound, true), (bound + 1, false)] {
+        sample.body = json!({ "a": "x".repeat(length) }).to_string();
+        assert_eq!(sample.matches(&starts), expected, "{length}");
+    }
+    let ends = one(rule("body.a[*]", "regex", json!("^last$")));
+    for (length, expected) in [(bound - 4, true), (bound - 3, false)] {
+        sample.body = json!({ "a": ["x".repeat(length), "last"] }).to_string();
+        assert_eq!(sample.matches(&ends), expected, "{length}");
+    }
+}
+
+/// The sample with a form in place of its JSON.
+fn form(body: &str) -> Sample {
+    let mut sample = Sample::new();
+    sample.headers.insert(
+        "content-type",
+        HeaderValue::from_static("application/x-www-form-urlencoded; charset=UTF-8"),
+    );
+    sample.body = body.to_owned();
+    sample
+}
+
+#[test]
+fn the_fields_of_a_form_are_texts_and_lists_at_once() {
+    let sample = form(
+        "type=charge.paid&amount=1000&live=true&tag=new&tag=vip&data%5Bid%5D=7&name=J%C3%BCrgen+B",
+    );
+    for (path, op, value, expected) in [
+        ("body.type", "eq", json!("charge.paid"), true),
+        ("payload.type", "startsWith", json!("charge."), true),
+        ("body.amount", "eq", json!("1000"), true),
+        ("body.amount", "eq", json!(1000), true),
+        ("body.amount", "gte", json!(999.5), true),
+        ("body.live", "eq", json!(true), true),
+        ("body.tag", "eq", json!("vip"), true),
+        ("body.tag", "neq", json!("vip"), false),
+        ("body.tag[*]", "eq", json!("new"), true),
+        ("body.tag[1]", "eq", json!("vip"), true),
+        ("body.tag.0", "eq", json!("vip"), false),
+        ("body.tag[2]", "exists", json!(true), false),
+        ("body.type[0]", "eq", json!("charge.paid"), true),
+        ("body[\"data[id]\"]", "eq", json!(7), true),
+        ("body.name", "eq", json!("Jürgen B"), true),
+        ("body.type.deeper", "exists", json!(false), true),
+        ("body[0]", "exists", json!(false), true),
+        ("body.no", "exists", json!(false), true),
+        ("body", "exists", json!(true), true),
+        ("body", "eq", json!("type"), false),
+        ("headers.x-github-event", "eq", json!("push"), true),
+    ] {
+        let matcher = one(rule(path, op, value.clone()));
+        assert_eq!(sample.matches(&matcher), expected, "{path} {op} {value}");
+    }
+}
+
+#[test]
+fn a_form_that_is_json_is_json_and_a_form_elsewhere_is_none() {
+    let json = form(r#"{"type": "x", "amount": "10"}"#);
+    assert!(json.matches(&one(rule("body.type", "eq", json!("x")))));
+    assert!(!json.matches(&one(rule("body.amount", "eq", json!(10)))));
+    let empty = form("");
+    assert!(empty.matches(&one(rule("body", "exists", json!(false)))));
+    let mut text = Sample::new();
+    text.headers
+        .insert("content-type", HeaderValue::from_static("text/plain"));
+    text.body = "type=x".to_owned();
+    assert!(text.matches(&one(rule("body.type", "exists", json!(false)))));
+    assert!(text.matches(&one(rule("content_type", "eq", json!("text/plain")))));
+    assert!(text.matches(&one(rule("query.page", "eq", json!(2)))));
+}
+
+#[test]
 fn all_any_and_none_join_as_the_manifest_says() {
     let yes = || rule("method", "eq", json!("POST"));
     let no = || rule("method", "eq", json!("GET"));
@@ -516,6 +623,9 @@ fn a_mistake_in_a_value_says_what_to_write() {
             "value: null is found in a JSON body only; to ask whether it is there, write `op: exists`"
         ],
     );
+    refused("body.a", "startsWith", json!(1), expect!["value: `startsWith` looks at texts and needs one, not a number; write it in quotes"]);
+    refused("body.a", "regex", json!(["a"]), expect!["value: `regex` looks at texts and needs one, not a list; write it in quotes"]);
+    refused("body.a", "regex", json!("a("), expect![[r#"value: the pattern `a(` is wrong at character 2: unclosed group; the syntax is that of https://docs.rs/regex, without look-around and back-references, and a `\` in double quotes of YAML is written twice"#]]);
     let error = Rule::parse("body.a", Op::Eq, None).expect_err("no value");
     expect!["`eq` compares with a text, a number, true, false or null, not nothing (there is no `value`); name the field inside, as `body.order.id`"].assert_eq(&error.to_string());
 }
@@ -613,6 +723,12 @@ proptest! {
         let event = EventView::new(&Method::GET, "", &query, &headers, &body, address);
         for path in ["body", "body.a[*].b", "body[0]", "query.a", "headers.a", "content_type"] {
             let _ = one(rule(path, "contains", json!("a"))).matches(&event);
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static("application/x-www-form-urlencoded"));
+        let event = EventView::new(&Method::GET, "", &query, &headers, &body, address);
+        for path in ["body", "body.a", "body.a[0]", "body.a[*].b", "body[*]"] {
+            let _ = one(rule(path, "regex", json!("a.*b"))).matches(&event);
         }
     }
 }
