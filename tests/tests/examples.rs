@@ -18,6 +18,7 @@ macro_rules! trials {
 }
 
 trials! {
+    filters = "filters",
     quickstart = "quickstart",
 }
 

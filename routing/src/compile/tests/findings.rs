@@ -389,6 +389,40 @@ spec:
 }
 
 #[test]
+fn a_wrong_pattern_and_too_many_are_findings_of_the_filter() {
+    let patterns = "- {path: body.a, op: regex, value: x}\n    ".repeat(17);
+    let mut ground = Ground::of(&format!(
+        "{SHOP}---
+kind: Connection
+metadata: {{name: wrong}}
+spec:
+  source: {{name: src}}
+  destination: {{name: dst}}
+  filter:
+    any:
+    - {{path: body.a, op: startsWith, value: x}}
+    - {{path: body.a, op: regex, value: 'x('}}
+---
+kind: Connection
+metadata: {{name: many}}
+spec:
+  source: {{name: src}}
+  destination: {{name: dst}}
+  filter:
+    all:
+    {patterns}
+"
+    ));
+    let said = ground.compile();
+    for line in [
+        "Connection/shop/wrong Accepted InvalidFilter: spec.filter.any[1].value: the pattern `x(` is wrong at character 2: unclosed group",
+        "Connection/shop/many Accepted InvalidFilter: spec.filter: a filter takes at most 16 `regex` rules; there are 17",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+}
+
+#[test]
 fn one_bad_object_never_stops_the_rest() {
     let mut ground = Ground::of(&format!(
         "{SHOP}---\n{{kind: Source, metadata: {{name: bad}}, spec: {{path: '/'}}}}"

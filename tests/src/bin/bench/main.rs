@@ -8,6 +8,7 @@
 
 mod baseline;
 mod compile;
+mod filters;
 mod gateway;
 mod http1;
 mod load;
@@ -42,6 +43,9 @@ async fn run(wanted: &[String]) -> anyhow::Result<Report> {
     let mut report = Report::default();
     if wants("compile") {
         compile::run(&mut report)?;
+    }
+    if wants("filters") {
+        filters::run(&mut report)?;
     }
     if !["ingest", "delivery", "latency", "drain", "publish"]
         .into_iter()
