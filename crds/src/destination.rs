@@ -94,7 +94,9 @@ pub struct Signing {
     /// HTTP Message Signatures, RFC 9421.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_signature: Option<HttpSignatureSigning>,
-    /// One to four keys. The first one signs; with `standardWebhooks` each of them does, so that receivers can change over.
+    /// One to four keys, the newest first. The first one signs; with `standardWebhooks` each of them does, so that receivers can change
+    /// over. `standardWebhooks`: `whsec_` and base64 of 24 to 64 bytes, or `whsk_` and base64 of an Ed25519 key. `hmac`: any bytes.
+    /// `httpSignature`: an Ed25519 or P-256 private key as PEM, or at least 16 bytes that are shared (HMAC-SHA256).
     #[schemars(length(min = 1, max = 4))]
     pub secret_refs: Vec<SecretKeyRef>,
 }

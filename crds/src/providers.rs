@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpProvider {
-    /// An http or https URL. `{path}` and `{query}` stand for what the sender's URL had behind the source's.
+    /// An http or https URL. `{path}` (before the `?`) and `{query}` (behind it) stand for what the sender's URL had behind the source's;
+    /// without them neither is forwarded.
     #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
     pub url: String,
     /// The HTTP method. Default: POST.
@@ -28,7 +29,9 @@ pub struct HttpProvider {
     /// Certificates of your own. Default: the public authorities, and no client certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<HttpTls>,
-    /// A service's payload shape by name: `slack`, `discord`, `pagerduty`, `datadog`, `zapier`, `linear`. Default: none.
+    /// A service's payload shape by name: `slack`, `discord`, `pagerduty`, `datadog`, `zapier`, `linear`. A body that has the shape
+    /// already goes as it is. The service's key is `auth.apiKey`: PagerDuty's is sent in the payload, Datadog's as `DD-API-KEY`, Linear's
+    /// as `Authorization`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub template: Option<String>,
@@ -125,8 +128,19 @@ pub struct OAuth2Auth {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub audience: Option<String>,
+    /// How the secret is shown to that URL. Basic: in `Authorization`. Post: in the form, for servers that know no other way.
+    /// Default: Basic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_authentication: Option<ClientAuthentication>,
     /// A Secret with the keys `client_id` and `client_secret`.
     pub secret_ref: LocalSecretRef,
+}
+
+/// How a client shows its secret where tokens are given out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ClientAuthentication {
+    Basic,
+    Post,
 }
 
 /// AWS Signature Version 4.
@@ -139,7 +153,8 @@ pub struct AwsSigV4Auth {
     /// The service's signing name, as `execute-api`.
     #[schemars(length(min = 1, max = 63))]
     pub service: String,
-    /// A Secret with the keys `access_key_id` and `secret_access_key`. Default: the pod's own identity.
+    /// A Secret with the keys `access_key_id` and `secret_access_key`, and `session_token` if they are temporary. Needed: without it the
+    /// destination is not accepted, since the pod's own identity is not every namespace's to use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_ref: Option<LocalSecretRef>,
 }
@@ -160,7 +175,8 @@ pub struct LocalSecretRef {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpTls {
-    /// Authorities that the endpoint's certificate may come from, as PEM; they stand instead of the public ones. Default: the public ones.
+    /// Authorities that the endpoint's certificate may come from, as PEM; they stand instead of the public ones. Where OAuth 2 tokens
+    /// come from, they are trusted besides these. Default: the public ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<SecretKeyRef>,
     /// A Secret of type kubernetes.io/tls with the certificate that we show to the endpoint. Default: none.

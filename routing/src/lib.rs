@@ -7,16 +7,21 @@
 //! Not here: Kubernetes calls (`operator`), SQL (`store`), sockets (`gateway`).
 
 pub mod compile;
+pub mod delivery;
 pub mod duration;
 pub mod event;
 pub mod filter;
 pub mod ids;
+pub mod payload;
 pub mod retry;
 pub mod row;
 pub mod secret;
 pub mod shard;
+pub mod sign;
 pub mod size;
 pub mod table;
+pub mod transform;
+pub mod url;
 pub mod verify;
 
 pub use event::EventView;

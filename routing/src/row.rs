@@ -8,9 +8,9 @@
 
 use crate::{
     compile::{DEFAULT_CONCURRENCY, DEFAULT_MAX_BODY_BYTES, DEFAULT_TIMEOUT},
-    filter, retry,
+    delivery, filter, payload, retry,
     secret::Secret,
-    verify,
+    sign, transform, verify,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -163,6 +163,12 @@ pub struct DestinationSpec {
     pub retry: retry::Policy,
     /// Most attempts in flight at once.
     pub concurrency: u32,
+    /// `None`: it never opens.
+    pub circuit: Option<delivery::Circuit>,
+    /// `None`: no limit.
+    pub rate_limit: Option<delivery::RateLimit>,
+    /// `None`: none is promised.
+    pub order: Option<delivery::Order>,
 }
 
 /// With the compiler's defaults.
@@ -173,6 +179,9 @@ impl Default for DestinationSpec {
             provider: Provider::default(),
             retry: retry::Policy::default(),
             concurrency: DEFAULT_CONCURRENCY,
+            circuit: Some(delivery::Circuit::default()),
+            rate_limit: None,
+            order: None,
         }
     }
 }
@@ -216,6 +225,11 @@ pub struct HttpSpec {
     #[serde(with = "crate::duration::millis")]
     pub timeout: Duration,
     pub auth: Option<Auth>,
+    /// `None`: the public authorities, and no certificate of ours.
+    pub tls: Option<Tls>,
+    /// `None`: the body goes as it is.
+    pub template: Option<payload::Template>,
+    pub signing: Option<sign::Signing>,
 }
 
 /// With the compiler's defaults, and no URL, so that a delivery to it goes nowhere.
@@ -227,6 +241,9 @@ impl Default for HttpSpec {
             headers: Vec::new(),
             timeout: DEFAULT_TIMEOUT,
             auth: None,
+            tls: None,
+            template: None,
+            signing: None,
         }
     }
 }
@@ -246,6 +263,43 @@ pub enum Auth {
         header: String,
         key: SecretIndex,
     },
+    /// Client credentials of OAuth 2.
+    Oauth2 {
+        token_url: String,
+        scopes: Vec<String>,
+        audience: Option<String>,
+        client_authentication: ClientAuthentication,
+        client_id: SecretIndex,
+        client_secret: SecretIndex,
+    },
+    AwsSigV4 {
+        region: String,
+        service: String,
+        access_key_id: SecretIndex,
+        secret_access_key: SecretIndex,
+        session_token: Option<SecretIndex>,
+    },
+}
+
+/// How a client shows its secret where tokens are given out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuthentication {
+    /// In `Authorization`.
+    Basic,
+    /// In the form.
+    Post,
+}
+
+/// PEM, as the compiler has checked it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// Trusted instead of the public authorities.
+    pub ca: Option<SecretIndex>,
+    /// Ours, with its chain. Goes with `key`.
+    pub certificate: Option<SecretIndex>,
+    pub key: Option<SecretIndex>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -256,6 +310,9 @@ pub struct ConnectionSpec {
     /// Suspended: events are not matched by it.
     pub suspended: bool,
     pub filter: Option<filter::Filter>,
+    /// The filter's expression, which is evaluated at delivery.
+    pub expression: Option<transform::Expression>,
+    pub transform: Option<transform::Transform>,
     /// Overrides the destination's.
     pub retry: Option<retry::Policy>,
 }

@@ -1,13 +1,20 @@
 //! A Destination, and how an HTTP one is reached.
 
+mod auth;
+mod signing;
+mod tls;
+
 use super::{
+    delivery,
     findings::{Findings, Reason},
     retry,
     secrets::Taken,
 };
 use crate::{
     duration,
-    row::{Auth, DestinationSpec, HttpSpec, Provider, SecretIndex},
+    payload::{self, Template},
+    row::{Auth, DestinationSpec, HttpSpec, Provider, SecretIndex, Tls},
+    url,
 };
 use http::{HeaderName, HeaderValue, Uri};
 use std::{net::Ipv6Addr, time::Duration};
@@ -61,31 +68,27 @@ pub(super) fn compile(
     for (there, path) in others {
         findings.not_implemented(there, path);
     }
-    let ordered = spec.ordering.as_ref().is_some_and(|ordering| {
-        // No order is what there is, so that one may be written.
-        ordering.mode != crds::OrderingMode::None
-            || ordering.key.is_some()
-            || ordering.on_head_blocked.is_some()
-    });
-    findings.not_implemented(spec.signing.is_some(), "spec.signing");
-    findings.not_implemented(spec.circuit_breaker.is_some(), "spec.circuitBreaker");
-    findings.not_implemented(spec.rate_limit.is_some(), "spec.rateLimit");
-    findings.not_implemented(ordered, "spec.ordering");
 
     let retry = spec
         .retry
         .as_ref()
         .map(|written| retry::compile(written, "spec.retry", findings));
     let concurrency = concurrency(spec.concurrency, findings);
+    let circuit = delivery::circuit(spec.circuit_breaker.as_ref(), findings);
+    let rate_limit = delivery::rate_limit(spec.rate_limit.as_ref(), findings);
+    let order = delivery::order(spec.ordering.as_ref(), findings);
     let http = spec
         .http
         .as_ref()
-        .map(|written| http(written, taken, findings))?;
+        .map(|written| http(spec, written, taken, findings))?;
     Some(DestinationSpec {
         suspended: spec.suspend.unwrap_or(false),
         provider: Provider::Http(http),
         retry: retry.unwrap_or_default(),
         concurrency,
+        circuit: Some(circuit),
+        rate_limit,
+        order,
     })
 }
 
@@ -105,33 +108,83 @@ fn concurrency(written: Option<i32>, findings: &mut Findings) -> u32 {
     }
 }
 
-fn http(written: &crds::HttpProvider, taken: &mut Taken<'_>, findings: &mut Findings) -> HttpSpec {
-    findings.not_implemented(written.tls.is_some(), "spec.http.tls");
-    findings.not_implemented(written.template.is_some(), "spec.http.template");
+fn http(
+    spec: &crds::DestinationSpec,
+    written: &crds::HttpProvider,
+    taken: &mut Taken<'_>,
+    findings: &mut Findings,
+) -> HttpSpec {
     check_url(&written.url, findings);
     let headers = headers(written, findings);
+    let service = written.template.as_deref();
     let auth = written
         .auth
         .as_ref()
-        .and_then(|auth| authenticated(auth, taken, findings));
+        .and_then(|auth| authenticated(auth, service, taken, findings));
+    let (template, auth) = template(service, auth, findings);
     check_auth_header(auth.as_ref(), &headers, findings);
+    let timeout = timeout(written.timeout.as_ref(), findings);
+    let tls = written
+        .tls
+        .as_ref()
+        .map(|written| tls::compile(written, taken, findings));
+    let signing = spec
+        .signing
+        .as_ref()
+        .and_then(|written| signing::compile(written, &headers, taken, findings));
     HttpSpec {
         url: written.url.clone(),
         method: written.method.map(|method| method.as_str().to_owned()),
         headers,
-        timeout: timeout(written.timeout.as_ref(), findings),
+        timeout,
         auth,
+        tls: tls.filter(|tls| *tls != Tls::default()),
+        template,
+        signing,
     }
 }
 
+/// The service whose shape the payload gets. PagerDuty's key travels in the payload, so it is taken from `auth`.
+fn template(
+    written: Option<&str>,
+    auth: Option<Auth>,
+    findings: &mut Findings,
+) -> (Option<Template>, Option<Auth>) {
+    let path = "spec.http.template";
+    let template = match written {
+        None => return (None, auth),
+        Some("slack") => Template::Slack {},
+        Some("discord") => Template::Discord {},
+        Some("datadog") => Template::Datadog {},
+        Some("zapier") => Template::Zapier {},
+        Some("linear") => Template::Linear {},
+        Some("pagerduty") => {
+            let Some(Auth::ApiKey { key, .. }) = auth else {
+                let message = "pagerduty needs the integration's routing key: name the Secret that holds it in `auth.apiKey.secretRef`; it is sent in the payload";
+                findings.add(Reason::UnsupportedValue, path, message);
+                return (None, auth);
+            };
+            return (Some(Template::Pagerduty { routing_key: key }), None);
+        }
+        Some(other) => {
+            let message = format!(
+                "there is no template `{other}`; there are {}",
+                payload::NAMES.join(", ")
+            );
+            findings.add(Reason::UnsupportedValue, path, message);
+            return (None, auth);
+        }
+    };
+    (Some(template), auth)
+}
+
 fn check_url(url: &str, findings: &mut Findings) {
-    let path = "spec.http.url";
-    if url.contains(['{', '}']) {
-        let message = "placeholders in a URL are not implemented yet; a later version brings them. Until then write the whole URL";
-        return findings.add(Reason::NotImplemented, path, message);
-    }
-    if let Some(problem) = url_problem(url) {
-        findings.add(Reason::InvalidUrl, path, problem);
+    let problem = match url::Template::parse(url) {
+        Ok(template) => url_problem(&template.fill("path", "query")),
+        Err(problem) => Some(problem.to_owned()),
+    };
+    if let Some(problem) = problem {
+        findings.add(Reason::InvalidUrl, "spec.http.url", problem);
     }
 }
 
@@ -244,8 +297,10 @@ fn timeout(written: Option<&crds::Duration>, findings: &mut Findings) -> Duratio
     }
 }
 
+/// `service` is the template's: two of them have a header of their own for their key.
 fn authenticated(
     written: &crds::HttpAuth,
+    service: Option<&str>,
     taken: &mut Taken<'_>,
     findings: &mut Findings,
 ) -> Option<Auth> {
@@ -261,8 +316,12 @@ fn authenticated(
         findings.add(Reason::UnsupportedValue, "spec.http.auth", message);
         return None;
     }
-    findings.not_implemented(written.oauth2.is_some(), "spec.http.auth.oauth2");
-    findings.not_implemented(written.aws_sig_v4.is_some(), "spec.http.auth.awsSigV4");
+    if let Some(oauth2) = &written.oauth2 {
+        return auth::oauth2(oauth2, taken, findings);
+    }
+    if let Some(sigv4) = &written.aws_sig_v4 {
+        return auth::sigv4(sigv4, taken, findings);
+    }
     if let Some(basic) = &written.basic {
         return basic_auth(&basic.secret_ref.name, taken, findings);
     }
@@ -272,7 +331,11 @@ fn authenticated(
         return header_secret(reference, path, taken, findings).map(|token| Auth::Bearer { token });
     }
     let api_key = written.api_key.as_ref()?;
-    let header = api_key.header.as_deref().unwrap_or("x-api-key");
+    let header = api_key.header.as_deref().unwrap_or(match service {
+        Some("datadog") => "dd-api-key",
+        Some("linear") => "authorization",
+        _ => "x-api-key",
+    });
     let header = header_name(header, "spec.http.auth.apiKey.header", findings);
     let key = header_secret(
         &api_key.secret_ref,
@@ -333,17 +396,15 @@ fn header_secret(
 
 /// Two values for one header would leave to chance which one counts.
 fn check_auth_header(auth: Option<&Auth>, headers: &[(String, String)], findings: &mut Findings) {
-    let set_by_auth = match auth {
-        None => return,
-        Some(Auth::Basic { .. } | Auth::Bearer { .. }) => "authorization",
-        Some(Auth::ApiKey { header, .. }) => header,
-    };
-    if headers.iter().any(|(name, _)| name == set_by_auth) {
-        let message = format!("`{set_by_auth}` is set by `auth` as well; write it in one place");
-        findings.add(
-            Reason::UnsupportedValue,
-            format!("spec.http.headers[{set_by_auth}]"),
-            message,
-        );
+    for set_by_auth in auth.map(auth::headers).unwrap_or_default() {
+        if headers.iter().any(|(name, _)| name == set_by_auth) {
+            let message =
+                format!("`{set_by_auth}` is set by `auth` as well; write it in one place");
+            findings.add(
+                Reason::UnsupportedValue,
+                format!("spec.http.headers[{set_by_auth}]"),
+                message,
+            );
+        }
     }
 }

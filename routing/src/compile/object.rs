@@ -131,13 +131,45 @@ impl Object {
                 let api_key = auth
                     .and_then(|auth| auth.api_key.as_ref())
                     .map(|api_key| &api_key.secret_ref.name);
-                [basic, bearer, api_key].into_iter().flatten().collect()
+                let oauth2 = auth
+                    .and_then(|auth| auth.oauth2.as_ref())
+                    .map(|oauth2| &oauth2.secret_ref.name);
+                let aws = auth
+                    .and_then(|auth| auth.aws_sig_v4.as_ref()?.credentials_ref.as_ref())
+                    .map(|credentials| &credentials.name);
+                let tls = spec.http.as_ref().and_then(|http| http.tls.as_ref());
+                let ca = tls.and_then(|tls| tls.ca_ref.as_ref()).map(|ca| &ca.name);
+                let certificate = tls
+                    .and_then(|tls| tls.client_certificate_ref.as_ref())
+                    .map(|certificate| &certificate.name);
+                let signing = spec.signing.iter().flat_map(|signing| &signing.secret_refs);
+                [basic, bearer, api_key, oauth2, aws, ca, certificate]
+                    .into_iter()
+                    .flatten()
+                    .chain(signing.map(|reference| &reference.name))
+                    .collect()
             }
             Body::Connection(_) | Body::Later => Vec::new(),
         };
         names
             .into_iter()
             .map(|name| (self.namespace.clone(), name.clone()))
+    }
+
+    /// The JSONata expressions that must be known to compile.
+    pub(super) fn expressions(&self) -> impl Iterator<Item = &str> {
+        let (filter, transform) = match &self.body {
+            Body::Connection(spec) => (
+                spec.filter
+                    .as_ref()
+                    .and_then(|filter| filter.expression.as_deref()),
+                spec.transform
+                    .as_ref()
+                    .map(|transform| transform.jsonata.as_str()),
+            ),
+            Body::Source(_) | Body::Destination(_) | Body::Later => (None, None),
+        };
+        filter.into_iter().chain(transform)
     }
 
     fn allowed_namespaces(&self) -> Option<&AllowedNamespaces> {

@@ -33,6 +33,12 @@ impl<'c> Taken<'c> {
         }
     }
 
+    /// Whether a Secret that may be read has this key: for keys that may be left out.
+    pub(super) fn has(&self, name: &str, key: &str) -> bool {
+        let full = (self.namespace.to_owned(), name.to_owned());
+        matches!(self.known.get(&full), Some(Known::There(data)) if data.contains_key(key))
+    }
+
     /// The value of one key, with its place in the row.
     pub(super) fn take(
         &mut self,

@@ -3,8 +3,10 @@
 mod accepted;
 mod conflicts;
 mod findings;
+mod http;
 mod properties;
 mod references;
+mod verification;
 
 use super::*;
 use crate::row::{Kind, SourceSpec};
