@@ -1,331 +1,236 @@
 //! The one HTTP client of all destinations, and the connector that guards it.
 //!
-//! Guarantees: every connection is dialled to an address that [`Policy::check`] has admitted, with nothing between the
-//! check and the dial (no second look-up, no redirect followed); connections are kept and shared; each step of opening
+//! Guarantees: every connection is dialled to an address that the [`Policy`] of the destination's namespace has admitted, with
+//! nothing between the check and the dial (no second look-up, no redirect followed); connections are kept and shared, but
+//! never between namespaces of different policies or destinations of different certificates; each step of opening
 //! one is timed; a kept connection that turns out to be closed is told from a receiver that failed
 //! ([`met_closed_connection`]).
 //!
 //! Does not: decide to send again, time a whole attempt out, read bodies. `deliver` does.
 
+mod guard;
+mod identity;
+mod metrics;
 mod policy;
+mod proxy;
+mod resolver;
+mod rules;
 mod stream;
 mod tls;
 
-pub use policy::{Blocked, InvalidRule, Policy, Rule, SETTING};
+pub use guard::{ConnectError, GuardConnector};
+pub use identity::{Identity, InvalidIdentity};
+pub use metrics::Metrics;
+pub use policy::{Blocked, InvalidRule, Policy, Rule, SETTING, Why};
+pub use proxy::{InvalidProxy, Proxy, ProxyError};
+pub use resolver::{Found, Resolve, System};
+pub use rules::{InvalidPolicy, Policies};
 pub use stream::{Opened, Steps, Stream, met_closed_connection};
 pub use tls::TlsError;
 
 use bytes::Bytes;
-use http::{Request, Uri};
+use guard::{Guard, Shared};
+use http::Request;
 use http_body_util::Full;
 use hyper_util::{
     client::legacy,
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioExecutor, TokioTimer},
 };
-use rustls::pki_types::{CertificateDer, ServerName};
-use service::clock;
+use rustls::{RootCertStore, pki_types::CertificateDer};
 use std::{
-    future::Future,
-    io,
-    net::{IpAddr, SocketAddr},
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+
+/// Identities whose connections are kept. Past it the least recently used one's are closed; it costs a new connection.
+const IDENTITIES: usize = 1_024;
 
 /// The client that deliveries share. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    roots: Arc<RootCertStore>,
+    /// With the usual TLS, by policy; the first one is the default.
+    usual: Vec<Route>,
+    policies: Vec<Arc<Policy>>,
+    /// Of those that have one of their own.
+    namespaces: HashMap<String, usize>,
+    own: Mutex<Identities>,
+}
+
+#[derive(Debug, Default)]
+struct Identities {
+    routes: HashMap<(usize, [u8; 32]), (Route, u64)>,
+    uses: u64,
+}
+
+/// The connections of one policy and one identity. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Route(Arc<Pools>);
+
+#[derive(Debug)]
+struct Pools {
     pooled: legacy::Client<GuardConnector, Full<Bytes>>,
     /// Keeps no connection.
     unpooled: legacy::Client<GuardConnector, Full<Bytes>>,
 }
 
 impl Client {
+    /// The way out for a namespace's destination. Costs no lock unless there is an identity.
+    pub fn route(&self, namespace: &str, identity: Option<&Identity>) -> Route {
+        let inner = &*self.0;
+        let policy = match inner.namespaces.is_empty() {
+            true => 0,
+            false => inner.namespaces.get(namespace).copied().unwrap_or(0),
+        };
+        let Some(identity) = identity else {
+            return inner.usual[policy].clone();
+        };
+        let mut own = inner.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.uses += 1;
+        let now = own.uses;
+        let key = (policy, identity.key);
+        if let Some((route, used)) = own.routes.get_mut(&key) {
+            *used = now;
+            return route.clone();
+        }
+        if own.routes.len() >= IDENTITIES {
+            let oldest = own.routes.iter().min_by_key(|(_, (_, used))| *used);
+            if let Some(oldest) = oldest.map(|(key, _)| *key) {
+                own.routes.remove(&oldest);
+            }
+        }
+        let route = Route::new(
+            &inner.shared,
+            &inner.policies[policy],
+            identity.config(&inner.roots),
+        );
+        own.routes.insert(key, (route.clone(), now));
+        route
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.shared.metrics
+    }
+}
+
+impl Route {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the place the others are sent to"
+    )]
+    fn new(shared: &Arc<Shared>, policy: &Arc<Policy>, tls: Arc<rustls::ClientConfig>) -> Route {
+        let connector = GuardConnector(Arc::new(Guard {
+            shared: shared.clone(),
+            policy: policy.clone(),
+            tls,
+        }));
+        let build = |idle_per_host| {
+            legacy::Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                // Shorter than most servers keep an idle connection, so that few requests meet one that is just being closed.
+                .pool_idle_timeout(Duration::from_secs(20))
+                .pool_max_idle_per_host(idle_per_host)
+                .http1_max_buf_size(128 * 1024)
+                .http2_adaptive_window(false)
+                .build(connector.clone())
+        };
+        Route(Arc::new(Pools {
+            // As many as a destination may have in flight; more would be opened and closed for nothing.
+            pooled: build(256),
+            unpooled: build(0),
+        }))
+    }
+
     /// Sends on a connection that is kept, or a new one.
     pub fn request(&self, request: Request<Full<Bytes>>) -> legacy::ResponseFuture {
-        self.pooled.request(request)
+        self.0.pooled.request(request)
     }
 
     /// Sends on a new connection, which is closed afterwards: the kept ones to a receiver that has restarted may all be dead.
     pub fn request_anew(&self, request: Request<Full<Bytes>>) -> legacy::ResponseFuture {
-        self.unpooled.request(request)
+        self.0.unpooled.request(request)
     }
 }
 
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Of every namespace that has none of its own.
     pub policy: Policy,
+    pub namespaces: BTreeMap<String, Policy>,
+    /// On the way to everything but its exceptions.
+    pub proxy: Option<Proxy>,
     /// Bounds look-up, dialling and TLS together; the attempt's own timeout bounds them as well.
     pub connect_timeout: Duration,
     /// Trusted besides the system's certificate authorities.
     pub extra_roots: Vec<CertificateDer<'static>>,
+    pub resolver: Arc<dyn Resolve>,
+    pub metrics: Metrics,
 }
 
 impl Default for Options {
     fn default() -> Options {
         Options {
             policy: Policy::default(),
+            namespaces: BTreeMap::new(),
+            proxy: None,
             connect_timeout: Duration::from_secs(10),
             extra_roots: Vec::new(),
+            resolver: Arc::new(System),
+            metrics: Metrics::default(),
         }
     }
+}
+
+/// Why there was no connection, if that is what failed.
+pub fn connect_error(error: &legacy::Error) -> Option<&ConnectError> {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = source {
+        if let Some(failed) = current.downcast_ref::<ConnectError>() {
+            return Some(failed);
+        }
+        source = current.source();
+    }
+    None
 }
 
 /// Builds the client. Without any certificate authority on the machine, `https` destinations fail and say so.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the place the others are sent to"
-)]
 pub fn client(options: Options) -> Client {
-    let connector = GuardConnector(Arc::new(Guard {
-        tls: tls::config(options.extra_roots),
-        policy: options.policy,
+    let roots = tls::roots(options.extra_roots);
+    let shared = Arc::new(Shared {
         timeout: options.connect_timeout,
-    }));
-    let build = |idle_per_host| {
-        legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            // Shorter than most servers keep an idle connection, so that few requests meet one that is just being closed.
-            .pool_idle_timeout(Duration::from_secs(20))
-            .pool_max_idle_per_host(idle_per_host)
-            .http1_max_buf_size(128 * 1024)
-            .http2_adaptive_window(false)
-            .build(connector.clone())
-    };
-    Client {
-        // As many as a destination may have in flight; more would be opened and closed for nothing.
-        pooled: build(256),
-        unpooled: build(0),
+        resolver: options.resolver,
+        proxy: options.proxy,
+        metrics: options.metrics,
+    });
+    let mut policies = vec![Arc::new(options.policy)];
+    let mut namespaces = HashMap::new();
+    for (namespace, policy) in options.namespaces {
+        // Namespaces of equal policies share their connections.
+        let same = policies.iter().position(|other| **other == policy);
+        let place = same.unwrap_or_else(|| {
+            policies.push(Arc::new(policy));
+            policies.len() - 1
+        });
+        namespaces.insert(namespace, place);
     }
-}
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    #[error("the URL's scheme is neither http nor https")]
-    Scheme,
-    #[error(transparent)]
-    Blocked(#[from] Blocked),
-    #[error("{host} can't be resolved")]
-    Resolve {
-        host: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("{host} has no address")]
-    NoAddress { host: String },
-    #[error("{address} can't be connected to")]
-    Dial {
-        address: SocketAddr,
-        #[source]
-        source: io::Error,
-    },
-    #[error("no TLS session with {host}")]
-    Tls {
-        host: String,
-        #[source]
-        source: TlsError,
-    },
-    #[error("no connection to {host} within {} s", .after.as_secs_f32())]
-    TimedOut { host: String, after: Duration },
-}
-
-#[derive(Debug)]
-struct Guard {
-    policy: Policy,
-    tls: Arc<rustls::ClientConfig>,
-    timeout: Duration,
-}
-
-/// Resolves, checks, dials what it has checked, and speaks TLS where the URL says so.
-#[derive(Debug, Clone)]
-pub struct GuardConnector(Arc<Guard>);
-
-impl tower_service::Service<Uri> for GuardConnector {
-    type Response = TokioIo<Stream>;
-    type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let guard = self.0.clone();
-        Box::pin(async move {
-            let host = uri
-                .host()
-                .unwrap_or_default()
-                .trim_start_matches('[')
-                .trim_end_matches(']')
-                .to_owned();
-            match tokio::time::timeout(guard.timeout, guard.open(&uri, &host)).await {
-                Ok(opened) => opened.map(TokioIo::new),
-                Err(_) => Err(ConnectError::TimedOut {
-                    host,
-                    after: guard.timeout,
-                }),
-            }
-        })
-    }
-}
-
-impl Guard {
-    async fn open(&self, uri: &Uri, host: &str) -> Result<Stream, ConnectError> {
-        let https = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
-            _ => return Err(ConnectError::Scheme),
-        };
-        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let mut steps = Steps::default();
-        let addresses = match host.parse::<IpAddr>() {
-            // A literal never reaches the resolver, and is checked all the same.
-            Ok(ip) => vec![SocketAddr::new(ip, port)],
-            Err(_) => {
-                let started = clock::instant();
-                let found = tokio::net::lookup_host((host, port)).await;
-                steps.dns = Some(started.elapsed());
-                found
-                    .map_err(|source| ConnectError::Resolve {
-                        host: host.to_owned(),
-                        source,
-                    })?
-                    .collect()
-            }
-        };
-        let admitted = self.admitted(host, addresses)?;
-        let started = clock::instant();
-        let tcp = self.dial(&admitted).await?;
-        steps.connect = started.elapsed();
-        if !https {
-            return Ok(Stream::plain(tcp, steps));
-        }
-        let started = clock::instant();
-        let failed = |error: io::Error| ConnectError::Tls {
-            host: host.to_owned(),
-            source: error.into(),
-        };
-        let name = ServerName::try_from(host.trim_end_matches('.').to_owned())
-            .map_err(|error| failed(io::Error::other(error)))?;
-        let tls = TlsConnector::from(self.tls.clone())
-            .connect(name, tcp)
-            .await
-            .map_err(failed)?;
-        steps.tls = Some(started.elapsed());
-        Ok(Stream::tls(tls, steps))
-    }
-
-    /// The addresses that may be dialled. A name with a public and a private address is reached by the public one.
-    fn admitted(
-        &self,
-        host: &str,
-        addresses: Vec<SocketAddr>,
-    ) -> Result<Vec<SocketAddr>, ConnectError> {
-        let mut admitted = Vec::with_capacity(addresses.len());
-        let mut blocked = None;
-        for address in addresses {
-            match self.policy.check(host, address.ip()) {
-                Ok(()) => admitted.push(address),
-                Err(refusal) => blocked = blocked.or(Some(refusal)),
-            }
-        }
-        match (admitted.is_empty(), blocked) {
-            (false, _) => Ok(admitted),
-            (true, Some(refusal)) => Err(refusal.into()),
-            (true, None) => Err(ConnectError::NoAddress {
-                host: host.to_owned(),
-            }),
-        }
-    }
-
-    /// The first address that answers. Each gets an equal part of the time that is left, so that a dead one in front
-    /// doesn't use up the time of the living.
-    async fn dial(&self, addresses: &[SocketAddr]) -> Result<TcpStream, ConnectError> {
-        let deadline = clock::instant() + self.timeout;
-        let mut failure = None;
-        for (n, &address) in addresses.iter().enumerate() {
-            let left = deadline.saturating_duration_since(clock::instant());
-            let parts = u32::try_from(addresses.len() - n).unwrap_or(u32::MAX);
-            let source = match tokio::time::timeout(left / parts, TcpStream::connect(address)).await
-            {
-                Ok(Ok(stream)) => {
-                    // Best effort: without it small requests wait for an acknowledgement, nothing more.
-                    let _ = stream.set_nodelay(true);
-                    return Ok(stream);
-                }
-                Ok(Err(source)) => source,
-                Err(_) => io::Error::from(io::ErrorKind::TimedOut),
-            };
-            failure = Some(ConnectError::Dial { address, source });
-        }
-        Err(failure.expect("`admitted` gives at least one address"))
-    }
+    let config = tls::config(roots.clone(), None);
+    let usual = policies
+        .iter()
+        .map(|policy| Route::new(&shared, policy, config.clone()));
+    Client(Arc::new(Inner {
+        usual: usual.collect(),
+        shared,
+        roots,
+        policies,
+        namespaces,
+        own: Mutex::default(),
+    }))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What the connector answers for a URL that must not be reached. No network is touched: the check comes first.
-    async fn refusal(url: &str) -> String {
-        let uri: Uri = url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
-        let request = http::Request::post(uri).body(Full::default()).unwrap();
-        let error = client(Options::default())
-            .request(request)
-            .await
-            .expect_err(url);
-        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-        while let Some(error) = source {
-            match error.downcast_ref::<ConnectError>() {
-                Some(ConnectError::Blocked(blocked)) => return blocked.to_string(),
-                Some(other) => panic!("{url}: {other:?}"),
-                None => source = error.source(),
-            }
-        }
-        panic!("{url}: {error:?}")
-    }
-
-    #[tokio::test]
-    async fn every_spelling_of_a_local_address_is_blocked() {
-        for host in [
-            "127.0.0.1",
-            "127.1",
-            "2130706433",
-            "0x7f000001",
-            "0x7f.1",
-            "0177.0.0.1",
-            "017700000001",
-            "0",
-            "0.0.0.0",
-            "localhost",
-            "LOCALHOST",
-            "[::1]",
-            "[::]",
-            "[::ffff:127.0.0.1]",
-            "[::ffff:7f00:1]",
-            "[0:0:0:0:0:0:0:1]",
-            "[64:ff9b::7f00:1]",
-            "[2002:7f00:1::]",
-            "169.254.169.254",
-            "2852039166",
-            "0xa9fea9fe",
-            "[::ffff:a9fe:a9fe]",
-            "[fd00:ec2::254]",
-            "user@127.0.0.1",
-            "1.1.1.1@127.0.0.1",
-        ] {
-            let text = refusal(&format!("http://{host}:9/")).await;
-            assert!(text.contains(SETTING), "{host}: {text}");
-        }
-    }
-
-    #[tokio::test]
-    async fn an_address_is_refused_before_tls_begins() {
-        assert!(refusal("https://127.0.0.1:9/").await.contains("loopback"));
-    }
-}
+mod tests;

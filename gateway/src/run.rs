@@ -134,7 +134,10 @@ fn policy(allow: &[String]) -> anyhow::Result<egress::Policy> {
         .map(|rule| rule.parse())
         .collect::<Result<_, egress::InvalidRule>>()
         .context("--egress-allow")?;
-    Ok(egress::Policy { allow })
+    Ok(egress::Policy {
+        allow,
+        ..egress::Policy::default()
+    })
 }
 
 fn host_name() -> String {

@@ -209,6 +209,7 @@ fn policy(rules: &[String]) -> Result<egress::Policy> {
     });
     Ok(egress::Policy {
         allow: rules.collect::<Result<_>>()?,
+        ..egress::Policy::default()
     })
 }
 

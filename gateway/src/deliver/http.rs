@@ -11,6 +11,7 @@
 //! which sign an id and a time that are not this attempt's.
 //!
 //! The destination's own headers win over all of these but the `x-hookstream-…` and `webhook-…` ones; its `auth` wins over its headers.
+//! A `template` puts the service's JSON in the body's place. What is signed is the request as it goes out, so signing comes last.
 //!
 //! **What is known afterwards.** Once the response's head is here the status decides, whatever the body does: a receiver
 //! that said 200 has the event, and a retry because its body stalls would only send it twice. Redirects are not followed.
@@ -23,24 +24,29 @@
 //! answer gets the event twice, which at-least-once delivery allows and the event's id tells.
 
 mod headers;
+mod oauth2;
 
 use super::{Answer, Attempt};
-use crate::egress::{self, Client, ConnectError, Opened, Steps};
+use crate::egress::{self, Client, ConnectError, Identity, Opened, Steps};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use jiff::Timestamp;
+use oauth2::{Failure, Tokens};
 use routing::{
     ids::{self, Prefix},
+    payload::{self, Template},
     retry::{self, Outcome},
     row::{Auth, HttpSpec, SecretIndex},
     secret::Secret,
+    sign::{self, Signer, sigv4},
+    url,
 };
 use service::clock;
-use std::{borrow::Cow, error::Error, time::Duration};
-use store::outcomes::Timings;
+use std::{error::Error, sync::Arc, time::Duration};
+use store::{events::Event, outcomes::Timings};
 
 /// Kept of a response's body, and of its headers.
 pub const KEPT: usize = 16 * 1024;
@@ -69,14 +75,26 @@ pub enum Unusable {
     Secret,
     #[error("the destination's row names a secret that it doesn't hold")]
     SecretMissing,
+    #[error(transparent)]
+    Signing(#[from] sign::Unusable),
+    #[error(transparent)]
+    Identity(#[from] egress::InvalidIdentity),
 }
 
 /// Where a delivery goes.
 #[derive(Debug)]
 enum Url {
     Fixed(Uri),
-    /// Has `{path}`, which is what followed the source's key in the ingest URL.
-    Template(String),
+    /// Has a place for what followed the source's key in the ingest URL.
+    Template(url::Template),
+}
+
+/// What of the authentication differs between attempts.
+#[derive(Debug)]
+enum PerAttempt {
+    Nothing,
+    Token(Box<Tokens>),
+    AwsSigV4(Box<sigv4::Credentials>),
 }
 
 /// An HTTP destination made ready.
@@ -87,14 +105,26 @@ pub struct Target {
     /// The destination's own, in order, the authentication last.
     headers: Vec<(HeaderName, HeaderValue)>,
     timeout: Duration,
+    auth: PerAttempt,
+    identity: Option<Identity>,
+    /// With the key that the payload holds, if it holds one.
+    template: Option<(Template, Secret)>,
+    signer: Option<Signer>,
+    /// Whose egress policy holds.
+    namespace: Arc<str>,
 }
 
 impl Target {
-    pub fn prepare(spec: &HttpSpec, secrets: &[Secret]) -> Result<Target, Unusable> {
-        let url = if spec.url.contains("{path}") {
-            Url::Template(spec.url.clone())
-        } else {
+    pub fn prepare(
+        spec: &HttpSpec,
+        secrets: &[Secret],
+        namespace: &str,
+    ) -> Result<Target, Unusable> {
+        let template = url::Template::parse(&spec.url).map_err(|_| Unusable::Url)?;
+        let url = if template.is_fixed() {
             Url::Fixed(uri(&spec.url)?)
+        } else {
+            Url::Template(template)
         };
         let method = match &spec.method {
             Some(method) => Method::from_bytes(method.as_bytes()).map_err(|_| Unusable::Method)?,
@@ -111,36 +141,123 @@ impl Target {
                 ));
             }
         }
-        if let Some(auth) = &spec.auth {
-            let (name, value) = authentication(auth, secrets)?;
-            headers.retain(|(other, _)| *other != name);
-            headers.push((name, value));
-        }
+        let identity = spec
+            .tls
+            .as_ref()
+            .map(|tls| {
+                let pem = |index: &Option<SecretIndex>| match index {
+                    Some(index) => secret(secrets, index).map(Some),
+                    None => Ok(None),
+                };
+                let certificate = pem(&tls.certificate)?.zip(pem(&tls.key)?);
+                Ok::<_, Unusable>(Identity::new(pem(&tls.ca)?, certificate)?)
+            })
+            .transpose()?;
+        let auth = match &spec.auth {
+            None => PerAttempt::Nothing,
+            Some(auth) => match per_attempt(auth, secrets, identity.as_ref())? {
+                PerAttempt::Nothing => {
+                    let (name, value) = authentication(auth, secrets)?;
+                    headers.retain(|(other, _)| *other != name);
+                    headers.push((name, value));
+                    PerAttempt::Nothing
+                }
+                other => other,
+            },
+        };
+        let template = spec.template.clone().map(|template| {
+            let key = match &template {
+                Template::Pagerduty { routing_key } => secret(secrets, routing_key)?,
+                _ => b"",
+            };
+            Ok::<_, Unusable>((template, Secret::new(key)))
+        });
+        let signer = spec
+            .signing
+            .as_ref()
+            .map(|signing| Signer::new(signing, secrets));
         Ok(Target {
             url,
             method,
             headers,
             timeout: spec.timeout,
+            auth,
+            identity,
+            template: template.transpose()?,
+            signer: signer.transpose()?,
+            namespace: namespace.into(),
         })
     }
 
     /// Makes one attempt; returns within the timeout.
     pub async fn send(&self, client: &Client, attempt: Attempt<'_>) -> Answer {
         let started = clock::instant();
-        let request = match self.build(attempt) {
+        let deadline = tokio::time::Instant::from_std(started) + self.timeout;
+        let mut answer = match &self.auth {
+            PerAttempt::Token(tokens) => self.with_token(tokens, client, attempt, deadline).await,
+            _ => self.request(client, attempt, None, deadline).await,
+        };
+        answer.timings.total_us = Some(micros(started.elapsed()));
+        answer
+    }
+
+    /// A receiver that says 401 may have ended the token early: then the request is sent once more with a new one, in the
+    /// same attempt.
+    async fn with_token(
+        &self,
+        tokens: &Tokens,
+        client: &Client,
+        attempt: Attempt<'_>,
+        deadline: tokio::time::Instant,
+    ) -> Answer {
+        let get = || tokio::time::timeout_at(deadline, tokens.get(client, &self.namespace));
+        let token = match get().await {
+            Ok(Ok(token)) => token,
+            Ok(Err(Failure { outcome, error })) => return Answer::without_response(outcome, error),
+            Err(_) => {
+                let error = format!("no OAuth 2 token within {} s", self.timeout.as_secs_f32());
+                return Answer::without_response(Outcome::TimedOut, error);
+            }
+        };
+        let authorization = Some(&token.authorization);
+        let answer = self.request(client, attempt, authorization, deadline).await;
+        if !matches!(answer.outcome, Outcome::Refused { status: 401, .. }) {
+            return answer;
+        }
+        tokens.spent(&token);
+        match get().await {
+            Ok(Ok(token)) => {
+                let authorization = Some(&token.authorization);
+                self.request(client, attempt, authorization, deadline).await
+            }
+            // The receiver's answer is what is known.
+            Ok(Err(_)) | Err(_) => answer,
+        }
+    }
+
+    /// One request, or two where a kept connection had died.
+    async fn request(
+        &self,
+        client: &Client,
+        attempt: Attempt<'_>,
+        authorization: Option<&HeaderValue>,
+        deadline: tokio::time::Instant,
+    ) -> Answer {
+        let started = clock::instant();
+        let route = client.route(&self.namespace, self.identity.as_ref());
+        let request = match self.build(attempt, authorization) {
             Ok(request) => request,
             Err(unusable) => return Answer::internal(unusable.to_string()),
         };
-        let deadline = tokio::time::Instant::from_std(started) + self.timeout;
-        let mut sent = tokio::time::timeout_at(deadline, client.request(request)).await;
+        let mut sent = tokio::time::timeout_at(deadline, route.request(request)).await;
         if let Ok(Err(error)) = &sent
             && egress::met_closed_connection(error, started)
-            && let Ok(request) = self.build(attempt)
+            && let Ok(request) = self.build(attempt, authorization)
         {
             tracing::debug!(%error, "a kept connection had been closed; sending on a new one");
-            sent = tokio::time::timeout_at(deadline, client.request_anew(request)).await;
+            sent = tokio::time::timeout_at(deadline, route.request_anew(request)).await;
         }
-        let mut answer = match sent {
+        match sent {
             Err(_) => Answer::without_response(
                 Outcome::TimedOut,
                 format!("no answer within {} s", self.timeout.as_secs_f32()),
@@ -156,12 +273,15 @@ impl Target {
                 answer.timings = timings(steps, head);
                 answer
             }
-        };
-        answer.timings.total_us = Some(micros(started.elapsed()));
-        answer
+        }
     }
 
-    fn build(&self, attempt: Attempt<'_>) -> Result<Request<Full<Bytes>>, Unusable> {
+    /// `authorization` is the attempt's token.
+    fn build(
+        &self,
+        attempt: Attempt<'_>,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Request<Full<Bytes>>, Unusable> {
         let event = attempt.event;
         let mut map = HeaderMap::with_capacity(16 + self.headers.len());
         headers::forward(&event.headers, &mut map);
@@ -183,15 +303,62 @@ impl Target {
             WEBHOOK_TIMESTAMP,
             HeaderValue::from(attempt.now.as_second()),
         );
-        let mut request = Request::new(Full::new(event.body.clone()));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = match &self.url {
+        if let Some(authorization) = authorization {
+            map.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        let uri = match &self.url {
             Url::Fixed(uri) => uri.clone(),
-            Url::Template(template) => uri(&template.replace("{path}", &below(&event.path)))?,
+            Url::Template(template) => uri(&template.fill(&event.path, &event.query))?,
         };
+        let body = match &self.template {
+            None => event.body.clone(),
+            Some(template) => shaped(template, event, &uri, &mut map),
+        };
+        if let Some(signer) = &self.signer {
+            let message = sign::Message {
+                method: &self.method,
+                uri: &uri,
+                body: &body,
+                timestamp: attempt.now.as_second(),
+            };
+            signer.sign(message, &mut map);
+        }
+        if let PerAttempt::AwsSigV4(credentials) = &self.auth {
+            credentials.sign(&self.method, &uri, &body, attempt.now, &mut map);
+        }
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = uri;
         *request.headers_mut() = map;
         Ok(request)
     }
+}
+
+/// The service's body, and no header that describes the sender's.
+fn shaped(
+    (template, key): &(Template, Secret),
+    event: &Event,
+    uri: &Uri,
+    headers: &mut HeaderMap,
+) -> Bytes {
+    let said = payload::Said {
+        event: event.id,
+        source: event.source_id,
+        namespace: &event.namespace,
+        received_at: event.received_at,
+        headers,
+        body: &event.body,
+    };
+    let key = std::str::from_utf8(key.expose()).unwrap_or_default();
+    let body = template.shape(said, uri.path(), key);
+    for name in ["content-digest", "digest"] {
+        headers.remove(name);
+    }
+    headers.remove(header::CONTENT_ENCODING);
+    headers.remove(header::CONTENT_LANGUAGE);
+    let json = HeaderValue::from_static("application/json");
+    headers.insert(header::CONTENT_TYPE, json);
+    body.into()
 }
 
 fn uri(text: &str) -> Result<Uri, Unusable> {
@@ -203,38 +370,75 @@ fn uri(text: &str) -> Result<Uri, Unusable> {
     }
 }
 
-/// The sender's path without its leading slash and without segments that would climb out of the destination's URL.
-fn below(path: &str) -> Cow<'_, str> {
-    let path = path.trim_start_matches('/');
-    let climbs = |segment: &str| {
-        matches!(
-            segment.to_ascii_lowercase().replace("%2e", ".").as_str(),
-            "." | ".."
-        )
-    };
-    if path.split('/').any(climbs) {
-        Cow::Owned(
-            path.split('/')
-                .filter(|segment| !climbs(segment))
-                .collect::<Vec<_>>()
-                .join("/"),
-        )
-    } else {
-        Cow::Borrowed(path)
-    }
-}
-
 fn ascii(text: String) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(text)).expect("ids and times are ASCII")
 }
 
+fn secret<'s>(secrets: &'s [Secret], index: &SecretIndex) -> Result<&'s [u8], Unusable> {
+    secrets
+        .get(usize::from(index.0))
+        .map(Secret::expose)
+        .ok_or(Unusable::SecretMissing)
+}
+
+fn text<'s>(secrets: &'s [Secret], index: &SecretIndex) -> Result<&'s str, Unusable> {
+    std::str::from_utf8(secret(secrets, index)?).map_err(|_| Unusable::Secret)
+}
+
+/// `Nothing` for what is a header that never changes.
+fn per_attempt(
+    auth: &Auth,
+    secrets: &[Secret],
+    identity: Option<&Identity>,
+) -> Result<PerAttempt, Unusable> {
+    Ok(match auth {
+        Auth::Oauth2 {
+            token_url,
+            scopes,
+            audience,
+            client_authentication,
+            client_id,
+            client_secret,
+        } => {
+            let credentials = oauth2::Credentials {
+                client_id: secret(secrets, client_id)?,
+                client_secret: secret(secrets, client_secret)?,
+                authentication: *client_authentication,
+                scopes,
+                audience: audience.as_deref(),
+            };
+            let tokens = Tokens::new(uri(token_url)?, &credentials, identity.cloned());
+            PerAttempt::Token(Box::new(tokens))
+        }
+        Auth::AwsSigV4 {
+            region,
+            service,
+            access_key_id,
+            secret_access_key,
+            session_token,
+        } => {
+            let session_token = session_token
+                .map(|index| {
+                    let mut token = HeaderValue::from_bytes(secret(secrets, &index)?)
+                        .map_err(|_| Unusable::Secret)?;
+                    token.set_sensitive(true);
+                    Ok::<_, Unusable>(token)
+                })
+                .transpose()?;
+            PerAttempt::AwsSigV4(Box::new(sigv4::Credentials {
+                access_key_id: text(secrets, access_key_id)?.to_owned(),
+                secret_access_key: Secret::new(secret(secrets, secret_access_key)?),
+                session_token,
+                region: region.clone(),
+                service: service.clone(),
+            }))
+        }
+        Auth::Basic { .. } | Auth::Bearer { .. } | Auth::ApiKey { .. } => PerAttempt::Nothing,
+    })
+}
+
 fn authentication(auth: &Auth, secrets: &[Secret]) -> Result<(HeaderName, HeaderValue), Unusable> {
-    let secret = |index: &SecretIndex| {
-        secrets
-            .get(usize::from(index.0))
-            .map(Secret::expose)
-            .ok_or(Unusable::SecretMissing)
-    };
+    let secret = |index: &SecretIndex| secret(secrets, index);
     let (name, bytes) = match auth {
         Auth::Basic { username, password } => {
             let pair = [secret(username)?, b":", secret(password)?].concat();
@@ -249,6 +453,8 @@ fn authentication(auth: &Auth, secrets: &[Secret]) -> Result<(HeaderName, Header
                 .map_err(|_| Unusable::Header(header.clone()))?;
             (name, secret(key)?.to_vec())
         }
+        // These differ between attempts.
+        Auth::Oauth2 { .. } | Auth::AwsSigV4 { .. } => return Err(Unusable::Secret),
     };
     let mut value =
         HeaderValue::from_maybe_shared(Bytes::from(bytes)).map_err(|_| Unusable::Secret)?;
@@ -307,18 +513,18 @@ async fn receive(
 }
 
 fn classify_failure(error: &hyper_util::client::legacy::Error) -> Answer {
+    match egress::connect_error(error) {
+        Some(ConnectError::Blocked(blocked)) => {
+            return Answer::without_response(Outcome::Blocked, blocked.to_string());
+        }
+        Some(failed @ ConnectError::TimedOut { .. }) => {
+            return Answer::without_response(Outcome::TimedOut, failed.to_string());
+        }
+        Some(failed) => return Answer::without_response(Outcome::Unreachable, chain(failed)),
+        None => {}
+    }
     let mut source: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(current) = source {
-        match current.downcast_ref::<ConnectError>() {
-            Some(ConnectError::Blocked(blocked)) => {
-                return Answer::without_response(Outcome::Blocked, blocked.to_string());
-            }
-            Some(failed @ ConnectError::TimedOut { .. }) => {
-                return Answer::without_response(Outcome::TimedOut, failed.to_string());
-            }
-            Some(failed) => return Answer::without_response(Outcome::Unreachable, chain(failed)),
-            None => {}
-        }
         if let Some(hyper) = current.downcast_ref::<hyper::Error>() {
             let text = if hyper.is_parse() {
                 format!("the answer is not HTTP: {}", chain(hyper))

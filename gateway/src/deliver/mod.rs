@@ -68,7 +68,7 @@ enum Kind {
 impl Target {
     pub fn prepare(destination: &Destination) -> Target {
         let Provider::Http(spec) = &destination.spec.provider;
-        Target(match http::Target::prepare(spec, &destination.secrets) {
+        Target(match http::Target::prepare(spec, &destination.secrets, &destination.namespace) {
             Ok(target) => Kind::Http(target),
             Err(error) => {
                 tracing::error!(namespace = destination.namespace, name = destination.name, %error, "the table has a destination that can't be used");

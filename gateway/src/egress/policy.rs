@@ -2,13 +2,17 @@
 //!
 //! A destination's URL is written by a tenant, and the gateway sits inside the cluster: without this, a webhook could
 //! read the cloud's metadata service or talk to a neighbour's database. So only addresses of the public internet are
-//! dialled, unless the installation's configuration admits more.
+//! dialled, unless the installation's configuration admits more; and it can admit less, for all namespaces or for one.
 //!
 //! The check is on the address that is about to be dialled, after DNS: names that resolve to private addresses, literals
 //! in every spelling that the resolver understands (decimal, octal, hex, short forms) and names that change between two
 //! look-ups all end at the same question. IPv6 forms that carry an IPv4 address are judged by what they carry.
+//!
+//! In order: https and port, before anything is looked up; then, for each address, what is denied, what is listed where only
+//! that may be reached, and what kind of address it is.
 
 use ipnet::IpNet;
+use serde::Deserialize;
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -20,8 +24,9 @@ pub const SETTING: &str = "HOOKSTREAM_EGRESS_ALLOW";
 
 const METADATA: &str = "a cloud metadata address";
 
-/// One exception: a network, or a name whatever it resolves to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A network, or a name whatever it resolves to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum Rule {
     Net(IpNet),
     /// Exactly this host name.
@@ -62,7 +67,42 @@ impl FromStr for Rule {
     }
 }
 
+impl TryFrom<String> for Rule {
+    type Error = InvalidRule;
+
+    fn try_from(text: String) -> Result<Rule, InvalidRule> {
+        text.parse()
+    }
+}
+
+/// As it may be written.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rule::Net(net) => net.fmt(f),
+            Rule::Host(name) => name.fmt(f),
+            Rule::Below(suffix) => write!(f, "*{suffix}"),
+        }
+    }
+}
+
 impl Rule {
+    /// Whether this is about the address or the name. `carried` is the IPv4 address within an IPv6 one.
+    fn covers(&self, host: &str, ip: IpAddr, carried: Option<Ipv4Addr>) -> bool {
+        match self {
+            Rule::Net(net) => {
+                net.contains(&ip) || carried.is_some_and(|ip| net.contains(&IpAddr::V4(ip)))
+            }
+            Rule::Host(name) => host == name,
+            Rule::Below(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_str()),
+        }
+    }
+
+    /// Whether this is about where a connection goes, without judging it.
+    pub(super) fn names(&self, host: &str, ip: IpAddr) -> bool {
+        self.covers(&normal(host), ip.to_canonical(), None)
+    }
+
     fn admits(&self, host: &str, ip: IpAddr, class: &str) -> bool {
         match self {
             // Who opens a network or a name doesn't think of the metadata service in it: that one must be named.
@@ -75,26 +115,102 @@ impl Rule {
     }
 }
 
-/// What may be reached besides the public internet.
-#[derive(Debug, Clone, Default)]
+/// What may be reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
+    /// Reached although they are not of the public internet.
     pub allow: Vec<Rule>,
+    /// Never reached. Wins over everything.
+    pub deny: Vec<Rule>,
+    /// If written: nothing else is reached. It opens no private address; `allow` does.
+    pub only: Option<Vec<Rule>>,
+    /// If any are written: no other port is reached.
+    pub ports: Vec<u16>,
+    pub https_only: bool,
 }
 
-/// An address that may not be dialled, and what would admit it. This text is kept with the attempt.
+/// What may not be dialled, and what would admit it. This text is kept with the attempt.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Blocked {
     pub host: String,
-    pub ip: IpAddr,
-    /// What kind of address it is.
-    pub class: &'static str,
+    pub why: Why,
 }
+
+/// By which rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// Not an address of the public internet, but one of this kind.
+    Class {
+        ip: IpAddr,
+        class: &'static str,
+    },
+    Denied {
+        ip: IpAddr,
+        rule: String,
+    },
+    NotListed {
+        ip: IpAddr,
+    },
+    Port(u16),
+    PlainHttp,
+}
+
+impl Blocked {
+    /// The label that it is counted by.
+    pub fn rule(&self) -> &'static str {
+        match &self.why {
+            Why::Class { class, .. } if *class == METADATA => "metadata",
+            Why::Class { .. } => "private",
+            Why::Denied { .. } => "denied",
+            Why::NotListed { .. } => "not_listed",
+            Why::Port(_) => "port",
+            Why::PlainHttp => "plain_http",
+        }
+    }
+}
+
+/// Every label of [`Blocked::rule`].
+pub(super) const RULES: [&str; 6] = [
+    "metadata",
+    "private",
+    "denied",
+    "not_listed",
+    "port",
+    "plain_http",
+];
 
 impl fmt::Display for Blocked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Blocked { host, ip, class } = self;
+        let Blocked { host, why } = self;
+        let (ip, class) = match why {
+            Why::Class { ip, class } => (ip, *class),
+            Why::Denied { ip, rule } => {
+                return write!(
+                    f,
+                    "{host} ({ip}) may not be reached: the egress policy denies {rule}"
+                );
+            }
+            Why::NotListed { ip } => {
+                return write!(
+                    f,
+                    "{host} ({ip}) may not be reached: it is none of what the egress policy lists in `only`"
+                );
+            }
+            Why::Port(port) => {
+                return write!(
+                    f,
+                    "port {port} of {host} may not be reached: the egress policy's `ports` don't list it"
+                );
+            }
+            Why::PlainHttp => {
+                return write!(
+                    f,
+                    "{host} may be reached by https only, says the egress policy"
+                );
+            }
+        };
         let net = IpNet::from(*ip);
-        if host.parse::<IpAddr>().is_ok() || *class == METADATA {
+        if host.parse::<IpAddr>().is_ok() || class == METADATA {
             write!(
                 f,
                 "{ip} is {class}, which deliveries may not reach; {SETTING}={net} would allow it"
@@ -125,20 +241,53 @@ impl Policy {
                 .iter()
                 .map(|net| net.parse().expect("a network written above"))
                 .collect(),
+            ..Policy::default()
         }
+    }
+
+    /// May such a URL be reached, wherever its host is? Asked before anything is looked up.
+    pub fn check_url(&self, host: &str, https: bool, port: u16) -> Result<(), Blocked> {
+        let why = if self.https_only && !https {
+            Why::PlainHttp
+        } else if !self.ports.is_empty() && !self.ports.contains(&port) {
+            Why::Port(port)
+        } else {
+            return Ok(());
+        };
+        Err(Blocked {
+            host: normal(host),
+            why,
+        })
     }
 
     /// May `ip`, which `host` named or resolved to, be dialled?
     pub fn check(&self, host: &str, ip: IpAddr) -> Result<(), Blocked> {
         let ip = ip.to_canonical();
-        let Some(class) = refused(ip) else {
+        let class = refused(ip);
+        if class.is_none() && self.deny.is_empty() && self.only.is_none() {
             return Ok(());
-        };
+        }
         let host = normal(host);
-        if self.allow.iter().any(|rule| rule.admits(&host, ip, class)) {
-            Ok(())
-        } else {
-            Err(Blocked { host, ip, class })
+        let blocked = |host, why| Err(Blocked { host, why });
+        let carried = carried(ip);
+        if let Some(rule) = self
+            .deny
+            .iter()
+            .find(|rule| rule.covers(&host, ip, carried))
+        {
+            let rule = rule.to_string();
+            return blocked(host, Why::Denied { ip, rule });
+        }
+        if let Some(only) = &self.only
+            && !only.iter().any(|rule| rule.covers(&host, ip, None))
+        {
+            return blocked(host, Why::NotListed { ip });
+        }
+        match class {
+            Some(class) if !self.allow.iter().any(|rule| rule.admits(&host, ip, class)) => {
+                blocked(host, Why::Class { ip, class })
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -204,6 +353,21 @@ fn refused_v6(ip: Ipv6Addr) -> Option<&'static str> {
         [_, _, _, _, 0 | 0x200, 0x5efe, high, low] => return refused_v4(v4(high, low)),
         _ => return None,
     })
+}
+
+/// The IPv4 address that a translation carries, where it is at a known place.
+fn carried(ip: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(ip) = ip else {
+        return None;
+    };
+    let v4 = |high: u16, low: u16| Some(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
+    match ip.segments() {
+        [0, 0, 0, 0, 0 | 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [_, _, _, _, 0 | 0x200, 0x5efe, high, low]
+        | [0x2002, high, low, ..] => v4(high, low),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ fn spec(url: String) -> HttpSpec {
 }
 
 async fn send(spec: HttpSpec, secrets: &[Secret], event: &Event) -> Answer {
-    Target::prepare(&spec, secrets)
+    Target::prepare(&spec, secrets, "shop")
         .unwrap()
         .send(
             &client(),
@@ -144,7 +144,9 @@ async fn a_destination_authenticates_as_it_is_told() {
         let mut spec = spec(receiver.url());
         spec.headers = vec![(name.into(), "from the headers".into())];
         spec.auth = Some(auth);
-        assert!(!format!("{:?}", Target::prepare(&spec, &secrets).unwrap()).contains("pass"));
+        assert!(
+            !format!("{:?}", Target::prepare(&spec, &secrets, "shop").unwrap()).contains("pass")
+        );
         send(spec, &secrets, &event(b"", "")).await;
         assert_eq!(receiver.next().await.header(name), value);
     }
@@ -298,7 +300,7 @@ async fn a_closed_port_is_unreachable_and_a_forbidden_address_is_blocked() {
         answer.error
     );
     let guarded = egress::client(egress::Options::default());
-    let target = Target::prepare(&spec(format!("http://{address}/")), &[]).unwrap();
+    let target = Target::prepare(&spec(format!("http://{address}/")), &[], "shop").unwrap();
     let answer = target
         .send(
             &guarded,
@@ -327,7 +329,7 @@ async fn sixteen_kibibytes_of_an_answer_are_kept_and_a_small_rest_keeps_the_conn
     .await;
     let (client, target, event) = (
         client(),
-        Target::prepare(&spec(receiver.url()), &[]).unwrap(),
+        Target::prepare(&spec(receiver.url()), &[], "shop").unwrap(),
         event(b"", "x"),
     );
     let first = target
@@ -366,7 +368,9 @@ async fn sixteen_kibibytes_of_an_answer_are_kept_and_a_small_rest_keeps_the_conn
 #[test]
 fn a_destination_that_cant_be_sent_to_says_why_and_no_secret() {
     let refuse = |spec: HttpSpec, secrets: &[Secret]| {
-        Target::prepare(&spec, secrets).unwrap_err().to_string()
+        Target::prepare(&spec, secrets, "shop")
+            .unwrap_err()
+            .to_string()
     };
     assert_eq!(
         refuse(spec("/relative".into()), &[]),

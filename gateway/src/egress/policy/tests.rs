@@ -105,6 +105,7 @@ fn a_rule_admits_a_network_a_name_or_all_names_below_one() {
         .iter()
         .map(|r| r.parse().unwrap())
         .collect(),
+        ..Policy::default()
     };
     for (host, address) in [
         ("x", "10.1.2.3"),
@@ -134,6 +135,7 @@ fn a_metadata_service_is_reached_only_when_it_is_named() {
     let allowed = |rule: &str| {
         Policy {
             allow: vec![rule.parse().unwrap()],
+            ..Policy::default()
         }
         .check("meta.example", ip("169.254.169.254"))
         .is_ok()
@@ -211,4 +213,81 @@ fn a_developers_machine_reaches_its_own_networks_but_no_metadata_service() {
     ] {
         assert!(policy.check("x", ip(text)).is_err(), "{text}");
     }
+}
+
+fn rules(texts: &[&str]) -> Vec<Rule> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn what_is_denied_is_not_reached_whatever_else_is_written() {
+    let policy = Policy {
+        allow: rules(&["10.0.0.0/8"]),
+        deny: rules(&[
+            "10.1.0.0/16",
+            "8.8.8.0/24",
+            "*.evil.example",
+            "2606:4700::/32",
+        ]),
+        ..Policy::default()
+    };
+    for (host, address, rule) in [
+        ("x", "10.1.2.3", "10.1.0.0/16"),
+        ("x", "8.8.8.8", "8.8.8.0/24"),
+        ("x", "::ffff:8.8.8.8", "8.8.8.0/24"),
+        ("x", "64:ff9b::8.8.8.8", "8.8.8.0/24"),
+        ("x", "2002:808:808::1", "8.8.8.0/24"),
+        ("x", "2606:4700::1111", "2606:4700::/32"),
+        ("A.EVIL.example.", "1.1.1.1", "*.evil.example"),
+    ] {
+        let blocked = policy.check(host, ip(address)).unwrap_err();
+        assert_eq!(blocked.rule(), "denied");
+        assert!(
+            blocked.to_string().ends_with(&format!("denies {rule}")),
+            "{blocked}"
+        );
+    }
+    assert_eq!(policy.check("x", ip("10.2.0.1")), Ok(()));
+    assert_eq!(policy.check("evil.example", ip("1.1.1.1")), Ok(()));
+}
+
+#[test]
+fn where_only_some_may_be_reached_nothing_else_is_and_private_ones_still_need_allow() {
+    let policy = Policy {
+        only: Some(rules(&["*.partner.example", "1.1.1.0/24", "10.0.0.0/8"])),
+        ..Policy::default()
+    };
+    assert_eq!(policy.check("api.partner.example", ip("8.8.8.8")), Ok(()));
+    assert_eq!(policy.check("x", ip("1.1.1.1")), Ok(()));
+    for (host, address, rule) in [
+        ("x", "8.8.8.8", "not_listed"),
+        ("api.partner.example", "10.0.0.1", "private"),
+        ("api.partner.example", "169.254.169.254", "metadata"),
+        ("x", "10.0.0.1", "private"),
+        ("x", "64:ff9b::1.1.1.1", "not_listed"),
+    ] {
+        assert_eq!(
+            policy.check(host, ip(address)).unwrap_err().rule(),
+            rule,
+            "{host} {address}"
+        );
+    }
+    let none = Policy {
+        only: Some(Vec::new()),
+        ..Policy::default()
+    };
+    assert!(none.check("x", ip("1.1.1.1")).is_err());
+}
+
+#[test]
+fn ports_and_https_are_asked_for_before_anything_is_looked_up() {
+    let policy = Policy {
+        ports: vec![443, 8443],
+        https_only: true,
+        ..Policy::default()
+    };
+    assert_eq!(policy.check_url("x", true, 8443), Ok(()));
+    let rule = |https, port| policy.check_url("x", https, port).unwrap_err().rule();
+    assert_eq!((rule(true, 22), rule(false, 443)), ("port", "plain_http"));
+    assert_eq!(Policy::default().check_url("x", false, 22), Ok(()));
 }

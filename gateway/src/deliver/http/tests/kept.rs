@@ -17,7 +17,7 @@ impl Sender {
     fn to(receiver: &Receiver, body: impl Into<Bytes>) -> Sender {
         Sender {
             client: client(),
-            target: Target::prepare(&spec(receiver.url()), &[]).unwrap(),
+            target: Target::prepare(&spec(receiver.url()), &[], "shop").unwrap(),
             event: event(b"", body),
         }
     }

@@ -49,7 +49,7 @@ async fn attempt(client: &Client, url: String) -> Answer {
         number: 1,
         now: now(),
     };
-    Target::prepare(&spec(url), &[])
+    Target::prepare(&spec(url), &[], "shop")
         .unwrap()
         .send(client, attempt)
         .await
