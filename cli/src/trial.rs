@@ -120,10 +120,10 @@ fn refused(source: &Source, event: &EventView<'_>) -> Option<String> {
     match source
         .verifier
         .as_ref()
-        .map(|verifier| verifier.verify(event, service::clock::now()))
+        .map(|verifier| verifier.verify(event, service::clock::now(), None))
     {
         Some(Err(reason)) => Some(format!("{}: 401", reason.message())),
-        Some(Ok(())) | None => None,
+        Some(Ok(_)) | None => None,
     }
 }
 

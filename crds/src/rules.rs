@@ -47,8 +47,8 @@ pub(crate) fn all() -> Vec<Rule> {
         rules.push(rule(
             kind,
             path,
-            "(has(self.all) && self.all.size() > 0) || (has(self.any) && self.any.size() > 0) || (has(self.none) && self.none.size() > 0)",
-            "a filter without rules lets everything pass: give all, any or none a rule, or leave filter out",
+            "(has(self.all) && self.all.size() > 0) || (has(self.any) && self.any.size() > 0) || (has(self.none) && self.none.size() > 0) || has(self.expression)",
+            "a filter without rules lets everything pass: give all, any or none a rule, write an expression, or leave filter out",
         ));
     }
     rules.push(exactly_one(
@@ -78,20 +78,27 @@ fn sources(rules: &mut Vec<Rule>) {
         "!has(self.path) || !self.path.startsWith('src_')",
         "path: `src_` begins the URLs by id: choose another beginning",
     ));
-    rules.push(exactly_one(
+    let ways = "[has(self.hmac), has(self.standardWebhooks), has(self.ed25519), has(self.ecdsa), has(self.basicAuth), has(self.apiKey), has(self.jwt)].filter(x, x).size()";
+    rules.push(rule(
         kind,
         "spec.verification",
-        &[
-            "template",
-            "hmac",
-            "standardWebhooks",
-            "ed25519",
-            "ecdsa",
-            "basicAuth",
-            "apiKey",
-            "jwt",
-        ],
+        &format!("{ways} == 1 || (has(self.template) && {ways} == 0)"),
+        "verification: set a template or exactly one of hmac, standardWebhooks, ed25519, ecdsa, basicAuth, apiKey, jwt, or a template and one of these",
     ));
+    for way in ["hmac", "ed25519", "ecdsa"] {
+        rules.push(rule(
+            kind,
+            "spec.verification",
+            &format!("!has(self.{way}) || has(self.{way}.header) || (has(self.template) && self.template != 'custom')"),
+            &format!("{way}: say in header where the signature is"),
+        ));
+        rules.push(rule(
+            kind,
+            "spec.verification",
+            &format!("!has(self.{way}) || !has(self.{way}.timestamp) || has(self.{way}.timestamp.header) || (has(self.template) && self.template != 'custom')"),
+            &format!("{way}: say in timestamp.header where the time is"),
+        ));
+    }
     rules.push(rule(
         kind,
         "spec.verification",
@@ -106,7 +113,7 @@ fn sources(rules: &mut Vec<Rule>) {
         rules.push(rule(
             kind,
             path,
-            "!has(self.signedContent) || self.signedContent.contains('{body}')",
+            "!has(self.signedContent) || self.signedContent.contains('{body}') || self.signedContent.contains('{form}')",
             &format!("{way}: signedContent without the body protects nothing: write {{body}} where the body stands"),
         ));
         rules.push(rule(

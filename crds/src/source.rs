@@ -100,18 +100,21 @@ impl Method {
     }
 }
 
-/// Exactly one way to verify, and its secrets.
+/// A template, or exactly one way to verify, and its secrets. A way beside a template changes what it writes of it: a header, the
+/// tolerance, the audience.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Verification {
-    /// A provider's own way, by name: `github`, `stripe`, `shopify`, `slack` … It knows headers, encoding and what is signed.
+    /// A provider's own way, by name: `github`, `stripe`, `shopify`, `slack` … (docs/verification.md has all). It knows headers,
+    /// encoding and what is signed, and answers the challenges that the provider sends. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub template: Option<String>,
     /// HMAC: a keyed hash of the content, in a header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hmac: Option<HmacVerification>,
-    /// As standardwebhooks.com specifies, with the headers `webhook-id`, `webhook-timestamp` and `webhook-signature`.
+    /// As standardwebhooks.com specifies, with the headers `webhook-id`, `webhook-timestamp` and `webhook-signature`; each secret is
+    /// `whsec_…`, or `whpk_…` for signatures `v1a`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standard_webhooks: Option<StandardWebhooksVerification>,
     /// An Ed25519 signature in a header; the secrets are public keys.
@@ -126,7 +129,8 @@ pub struct Verification {
     /// A key in a header or in the query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<ApiKeyVerification>,
-    /// A JSON Web Token, signed by a key of a JWKS document.
+    /// A JSON Web Token, signed by a key of a JWKS document (RS, PS and ES of 256 and 384 bits, RS512, PS512, EdDSA). It must have an
+    /// expiry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<JwtVerification>,
     /// One to four secrets; a request that fits any of them passes, so that a new one can be added before the old one goes. May be left
@@ -134,6 +138,10 @@ pub struct Verification {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     pub secret_refs: Vec<SecretKeyRef>,
+    /// The token that a challenge must carry, as the provider's settings have it. Only with the templates `meta` and `whatsapp`. Default:
+    /// none; such a challenge is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify_token_ref: Option<SecretKeyRef>,
 }
 
 /// A keyed hash in a header.
@@ -143,12 +151,17 @@ pub struct HmacVerification {
     /// The hash. Default: SHA256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<HmacAlgorithm>,
-    /// The header with the signature.
+    /// The header with the signature. Needed, except beside a template. Several signatures may stand in it, with commas or spaces between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 128),
         regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
     )]
-    pub header: String,
+    pub header: Option<String>,
+    /// The key of the signatures in a header of pairs: `v1` of `t=1700000000,v1=5257…`. Default: the header holds the signature alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub pair: Option<String>,
     /// How the signature is written in the header. Default: Hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<SignatureEncoding>,
@@ -156,7 +169,8 @@ pub struct HmacVerification {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub prefix: Option<String>,
-    /// What is signed: a text where `{body}`, `{timestamp}` and `{id}` stand for the values, as `{timestamp}.{body}`. Default: `{body}`.
+    /// What is signed: a text where `{body}`, `{timestamp}`, `{id}`, `{url}` (the public URL, with the query), `{method}`, `{path}` and
+    /// `{form}` (the sorted names and values of a form) stand for the values, as `{timestamp}.{body}`. Default: `{body}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub signed_content: Option<String>,
@@ -170,6 +184,9 @@ pub struct HmacVerification {
         regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
     )]
     pub id_header: Option<String>,
+    /// How the key is written in the Secret. Text: its bytes are the key. Default: Text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_encoding: Option<SecretEncoding>,
 }
 
 /// The hash of an HMAC.
@@ -188,16 +205,41 @@ pub enum SignatureEncoding {
     Base64,
 }
 
-/// A signed Unix time, in seconds.
+/// How a key is written in a Secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SecretEncoding {
+    Text,
+    Hex,
+    Base64,
+}
+
+/// How a time is written: since 1970, or as `2026-11-21T14:33:00Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TimestampUnit {
+    Seconds,
+    Milliseconds,
+    #[serde(rename = "RFC3339")]
+    Rfc3339,
+}
+
+/// A signed time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TimestampCheck {
-    /// The header with the time, as seconds since 1970.
+    /// The header with the time. Needed, except beside a template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 128),
         regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
     )]
-    pub header: String,
+    pub header: Option<String>,
+    /// The key of the time in a header of pairs: `t` of `t=1700000000,v1=5257…`. Default: the header holds the time alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub pair: Option<String>,
+    /// How the time is written. Default: Seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<TimestampUnit>,
     /// How far it may be from now, in either direction. Default: 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<Duration>,
@@ -216,12 +258,13 @@ pub struct StandardWebhooksVerification {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PublicKeyVerification {
-    /// The header with the signature.
+    /// The header with the signature. Needed, except beside a template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 128),
         regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
     )]
-    pub header: String,
+    pub header: Option<String>,
     /// How the signature is written in the header. Default: Base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<SignatureEncoding>,
@@ -266,7 +309,7 @@ pub struct ApiKeyVerification {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JwtVerification {
-    /// Where the JWKS document is, over https. Default: none; the secrets hold JWKS documents.
+    /// Where the JWKS document is, over https. Default: none; the secrets hold JWKS documents, or public keys in PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub jwks_url: Option<String>,

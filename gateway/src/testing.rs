@@ -27,8 +27,12 @@ use uuid::Uuid;
 /// A source at `/v1/ingest/{name}`; with a secret it verifies as GitHub signs.
 pub fn source_row(uid: Uuid, name: &str, secret: Option<&str>) -> Row {
     let verification = secret.map(|_| verify::Verification {
-        scheme: verify::Scheme::template("github").expect("it is one of the templates"),
+        scheme: verify::templates::Template::named("github")
+            .and_then(verify::templates::Template::scheme)
+            .expect("it is one of the templates"),
         secrets: vec![row::SecretIndex(0)],
+        handshake: None,
+        verify_token: None,
     });
     let spec = row::SourceSpec {
         path: Some(name.to_owned()),

@@ -86,7 +86,8 @@ impl Whole {
     fn verify(&self, source: &Source, view: &EventView<'_>) -> Result<(), Refusal> {
         source.verifier.as_ref().map_or(Ok(()), |verifier| {
             verifier
-                .verify(view, self.received_at)
+                .verify(view, self.received_at, None)
+                .map(drop)
                 .map_err(Refusal::Unauthorized)
         })
     }

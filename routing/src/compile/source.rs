@@ -39,7 +39,10 @@ pub(super) fn compile(
         verification: spec
             .verification
             .as_ref()
-            .and_then(|verification| verification::compile(verification, taken, findings)),
+            .and_then(|verification| {
+                let methods = spec.methods.as_deref().unwrap_or_default();
+                verification::compile(verification, methods, taken, findings)
+            }),
         max_body_bytes: spec
             .max_body_size
             .as_ref()

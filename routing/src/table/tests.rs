@@ -3,7 +3,7 @@ use crate::{
     filter::{Filter, Op, Rule},
     row::{ConnectionSpec, DestinationSpec, HttpSpec, Provider, SourceSpec},
     secret::Secret,
-    verify::{Scheme, Verification},
+    verify::{Verification, templates},
 };
 use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
@@ -241,7 +241,9 @@ fn a_source_carries_its_verifier_with_its_own_secrets() {
     signed.secrets = vec![Secret::new("It's a Secret to Everybody")];
     if let Spec::Source(spec) = &mut signed.spec {
         spec.verification = Some(Verification {
-            scheme: Scheme::template("github").expect("there"),
+            scheme: templates::Template::named("github").and_then(templates::Template::scheme).expect("there"),
+            handshake: None,
+            verify_token: None,
             secrets: vec![row::SecretIndex(0)],
         });
     }
@@ -263,7 +265,7 @@ fn a_source_carries_its_verifier_with_its_own_secrets() {
         [127, 0, 0, 1].into(),
     );
     let verifier = source.verifier.as_ref().expect("a verifier");
-    assert_eq!(verifier.verify(&event, jiff::Timestamp::UNIX_EPOCH), Ok(()));
+    assert!(verifier.verify(&event, jiff::Timestamp::UNIX_EPOCH, None).is_ok());
 }
 
 /// What a table does, in a form that can be compared.
