@@ -43,10 +43,19 @@ pub struct SourceSpec {
     /// Paused: requests are answered 409 and nothing is recorded. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
+    /// Not served any more: requests are answered 404, while history and connections stay. Wins over `suspend`. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived: Option<bool>,
+    /// Media types that are taken, without parameters: `application/json`, `text/*`, `application/*+json`. A request with a body of
+    /// another type, or of none, is answered 415. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 3, max = 128)))]
+    pub content_types: Option<Vec<String>>,
     /// How a request proves that it comes from its sender; one that does not is answered 401 and not recorded. Default: no proof is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
-    /// Which addresses may send; others are answered 403. `deny` wins over `allow`. Default: all.
+    /// Which addresses may send; others are answered 403. `deny` wins over `allow`. Behind a proxy the sender's address is known only
+    /// where the installation's `trustedProxies` names the proxy. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_filter: Option<IpFilter>,
     /// A JSON Schema that bodies must fit. Default: no check.
@@ -55,7 +64,7 @@ pub struct SourceSpec {
     /// How a second copy of an event is recognised. Default: every request is a new event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedup: Option<Dedup>,
-    /// How many requests are taken in a time; more are answered 429 with `Retry-After`. Default: no limit.
+    /// How many requests are taken in a time, over all gateways; more are answered 429 with `Retry-After`. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<SourceRateLimit>,
     /// The largest body, in bytes (`1048576`) or with a unit (`512Ki`, `10Mi`), up to 32Mi; a larger one is answered 413. Default: 10Mi.
@@ -64,6 +73,9 @@ pub struct SourceSpec {
     /// What the sender gets once the event is recorded. Default: 200 with the event's id as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<CustomResponse>,
+    /// From which web pages a browser may send. Its preflight is answered and not recorded. Default: none; the answers have no CORS headers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
     /// How long this source's history is kept. Wins over the installation's. Default: as long as the installation keeps it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
@@ -330,7 +342,7 @@ pub struct JwtVerification {
     pub audience: Option<String>,
 }
 
-/// Addresses and CIDR ranges, IPv4 and IPv6.
+/// Addresses and CIDR ranges, IPv4 and IPv6. IPv4 written as IPv6 is IPv4. Name at least one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IpFilter {
@@ -383,14 +395,14 @@ pub enum OnDuplicate {
     Conflict,
 }
 
-/// How many requests are taken in a time.
+/// How many requests are taken in a time. Each of the gateways takes its share; the shares follow the number of them that live.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SourceRateLimit {
     /// How many requests.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub requests: i32,
-    /// In how long, as `1s`, `1m`. Default: 1s.
+    /// In how long, as `1s`, `1m`; up to 1d. Default: 1s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per: Option<Duration>,
     /// How many may come at once after a pause. Default: `requests`.
@@ -407,7 +419,8 @@ pub struct CustomResponse {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 200, max = 299))]
     pub status: Option<i32>,
-    /// Header names and values. Default: none of your own.
+    /// Header names and values. `Content-Type` is by default application/json for a body that is JSON, else text/plain. Default: none of
+    /// your own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub headers: BTreeMap<String, String>,
@@ -415,6 +428,32 @@ pub struct CustomResponse {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16384))]
     pub body: Option<String>,
+}
+
+/// From which web pages a browser may send. Says what a browser may do, not who may send: others ignore it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cors {
+    /// Origins of pages, as browsers send them: `https://app.example.com`; `https://*.example.com` for all hosts below one, `*` for all.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)))]
+    pub allow_origins: Vec<String>,
+    /// Headers that a page may set, or `*` for all. Default: content-type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 64),
+        inner(
+            length(min = 1, max = 128),
+            regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+        )
+    )]
+    pub allow_headers: Option<Vec<String>>,
+    /// Methods that a page may use. Default: POST.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 9))]
+    pub allow_methods: Option<Vec<Method>>,
+    /// How long a browser may keep the answer to its preflight, as `10m`; up to 1d. Default: 10m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Duration>,
 }
 
 /// How long history is kept.

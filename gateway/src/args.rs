@@ -33,6 +33,10 @@ pub struct Args {
     )]
     pub listen: SocketAddr,
 
+    /// Connections from `--trusted-proxies` begin with a PROXY protocol head, version 1 or 2, and without one they are closed [default: false]
+    #[arg(long, env = "HOOKSTREAM_PROXY_PROTOCOL")]
+    pub proxy_protocol: bool,
+
     /// This process among the replicas; must differ between them [default: the host's name]
     #[arg(long, env = "HOOKSTREAM_REPLICA")]
     pub replica: Option<String>,

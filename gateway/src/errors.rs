@@ -5,12 +5,14 @@
 //! half-added. A 503 means that sending again is safe, and that nothing was recorded where its sentence says so: all but
 //! [`Refusal::DatabaseAway`] do. There the commit's answer may have been lost, and sending again may make a second event.
 
+use crate::ingest::answer::whole_seconds;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
-use routing::verify;
+use routing::{admission::Blocked, verify};
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::{net::IpAddr, time::Duration};
 
 /// The header with the request's id, on every answer.
 pub const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-request-id");
@@ -24,8 +26,24 @@ pub enum Refusal {
     PathNotFound,
     #[error("Method not allowed here; allowed: {allow}")]
     MethodNotAllowed { allow: String },
+    #[error("Source is archived; nothing was recorded")]
+    SourceArchived,
     #[error("Source is paused; nothing was recorded")]
     SourcePaused,
+    #[error("Address {sender} may not send to this source")]
+    AddressBlocked { sender: IpAddr, why: Blocked },
+    #[error("Pages of this origin may not send to this source")]
+    OriginNotAllowed,
+    #[error("Content-Type not allowed here; allowed: {}", .content_types.join(", "))]
+    UnsupportedMediaType { content_types: Vec<String> },
+    #[error("Too many requests to this source; nothing was recorded, send again later")]
+    RateLimited {
+        source_id: String,
+        /// How many may come at once, and how many of those came.
+        limit: u32,
+        current: u32,
+        retry_after: Duration,
+    },
     #[error("{}", .0.message())]
     Unauthorized(verify::Refused),
     #[error("Body is larger than {limit_bytes} bytes")]
@@ -61,7 +79,12 @@ pub enum Refusal {
 impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
-            Refusal::SourceNotFound | Refusal::PathNotFound => StatusCode::NOT_FOUND,
+            Refusal::SourceNotFound | Refusal::SourceArchived | Refusal::PathNotFound => {
+                StatusCode::NOT_FOUND
+            }
+            Refusal::AddressBlocked { .. } | Refusal::OriginNotAllowed => StatusCode::FORBIDDEN,
+            Refusal::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Refusal::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refusal::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::SourcePaused => StatusCode::CONFLICT,
             Refusal::Unauthorized(_) => StatusCode::UNAUTHORIZED,
@@ -87,7 +110,11 @@ impl Refusal {
             Refusal::SourceNotFound => "SOURCE_NOT_FOUND",
             Refusal::PathNotFound => "NOT_FOUND",
             Refusal::MethodNotAllowed { .. } => "METHOD_NOT_ALLOWED",
+            Refusal::SourceArchived => "SOURCE_ARCHIVED",
             Refusal::SourcePaused => "SOURCE_PAUSED",
+            Refusal::AddressBlocked { .. } | Refusal::OriginNotAllowed => "FORBIDDEN",
+            Refusal::UnsupportedMediaType { .. } => "UNSUPPORTED_MEDIA_TYPE",
+            Refusal::RateLimited { .. } => "BURST_LIMIT_EXCEEDED",
             Refusal::Unauthorized(_) => "UNAUTHORIZED",
             Refusal::PayloadTooLarge { .. } => "PAYLOAD_TOO_LARGE",
             Refusal::HeadersTooLarge { .. } => "HEADERS_TOO_LARGE",
@@ -109,7 +136,15 @@ impl Refusal {
             Refusal::SourceNotFound => "source_not_found",
             Refusal::PathNotFound => "path_not_found",
             Refusal::MethodNotAllowed { .. } => "method_not_allowed",
+            Refusal::SourceArchived => "source_archived",
             Refusal::SourcePaused => "source_paused",
+            Refusal::AddressBlocked { why, .. } => match why {
+                Blocked::Denied => "ip_denied",
+                Blocked::NotAllowed => "ip_not_allowed",
+            },
+            Refusal::OriginNotAllowed => "origin_not_allowed",
+            Refusal::UnsupportedMediaType { .. } => "unsupported_media_type",
+            Refusal::RateLimited { .. } => "rate_limited",
             Refusal::Unauthorized(refused) => refused.as_str(),
             Refusal::PayloadTooLarge { .. } => "payload_too_large",
             Refusal::HeadersTooLarge { .. } => "headers_too_large",
@@ -131,6 +166,17 @@ impl Refusal {
     fn details(&self) -> Option<Value> {
         match self {
             Refusal::Unauthorized(refused) => Some(json!({ "reason": refused.as_str() })),
+            Refusal::AddressBlocked { sender, .. } => {
+                Some(json!({ "reason": self.reason(), "address": sender }))
+            }
+            Refusal::OriginNotAllowed => Some(json!({ "reason": self.reason() })),
+            Refusal::UnsupportedMediaType { content_types } => {
+                Some(json!({ "content_types": content_types }))
+            }
+            Refusal::RateLimited { retry_after, .. } => {
+                let milliseconds = retry_after.as_nanos().div_ceil(1_000_000);
+                Some(json!({ "retry_after_ms": u64::try_from(milliseconds).unwrap_or(u64::MAX) }))
+            }
             Refusal::PayloadTooLarge { limit_bytes } => Some(json!({ "limit_bytes": limit_bytes })),
             Refusal::UriTooLong { max_bytes } => Some(json!({ "max_bytes": max_bytes })),
             Refusal::HeadersTooLarge {
@@ -142,6 +188,40 @@ impl Refusal {
             }
             _ => None,
         }
+    }
+
+    /// Seconds until sending again may help.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            // At least one, or a sender would be back at once.
+            Refusal::RateLimited { retry_after, .. } => Some(whole_seconds(*retry_after).max(1)),
+            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                Some(u64::from(RETRY_AFTER_SECONDS))
+            }
+            _ => None,
+        }
+    }
+
+    /// What a quota error says at the top of the envelope.
+    fn quota(&self) -> Option<Quota<'_>> {
+        let Refusal::RateLimited {
+            source_id,
+            limit,
+            current,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        Some(Quota {
+            scope: "source",
+            scope_id: source_id,
+            quota: "ingestRate",
+            limit: *limit,
+            current: *current,
+            attempted_delta: 1,
+            retry_after_sec: self.retry_after().unwrap_or_default(),
+        })
     }
 
     /// The envelope as a response. The body of a request that wasn't read is nobody's: the server closes such a connection.
@@ -167,8 +247,8 @@ impl Refusal {
         {
             headers.insert(header::ALLOW, value);
         }
-        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -177,11 +257,10 @@ impl Refusal {
     pub fn raw_response(&self, request_id: &str) -> Bytes {
         let body = self.body(request_id);
         let status = self.status();
-        let retry_after = if status == StatusCode::SERVICE_UNAVAILABLE {
-            format!("retry-after: {RETRY_AFTER_SECONDS}\r\n")
-        } else {
-            String::new()
-        };
+        let retry_after = self.retry_after();
+        let retry_after = retry_after.map_or(String::new(), |seconds| {
+            format!("retry-after: {seconds}\r\n")
+        });
         let mut raw = format!(
             "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nx-request-id: {request_id}\r\n{retry_after}connection: close\r\n\r\n",
             status.as_u16(),
@@ -202,6 +281,8 @@ impl Refusal {
             code: &'static str,
             #[serde(skip_serializing_if = "Option::is_none")]
             details: Option<Value>,
+            #[serde(flatten)]
+            quota: Option<Quota<'a>>,
         }
         let envelope = Envelope {
             error: self.to_string(),
@@ -209,11 +290,24 @@ impl Refusal {
             request_id,
             code: self.code(),
             details: self.details(),
+            quota: self.quota(),
         };
         serde_json::to_vec(&envelope)
             .expect("strings and numbers serialise")
             .into()
     }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Quota<'a> {
+    scope: &'static str,
+    scope_id: &'a str,
+    quota: &'static str,
+    limit: u32,
+    current: u32,
+    attempted_delta: u32,
+    retry_after_sec: u64,
 }
 
 /// Long enough that a queue of a few thousand has drained, short enough that a sender's retry policy still has it.
@@ -262,6 +356,25 @@ mod tests {
         .await;
     }
 
+    #[tokio::test]
+    async fn a_429_says_which_limit_and_when_to_come_back() {
+        check(
+            Refusal::RateLimited {
+                source_id: "src_1".into(),
+                limit: 20,
+                current: 20,
+                retry_after: Duration::from_micros(1_200_300),
+            },
+            expect_test::expect![[r#"
+                429
+                content-type: application/json
+                x-request-id: req_1
+                retry-after: 2
+                {"error":"Too many requests to this source; nothing was recorded, send again later","status":429,"request_id":"req_1","code":"BURST_LIMIT_EXCEEDED","details":{"retry_after_ms":1201},"scope":"source","scopeId":"src_1","quota":"ingestRate","limit":20,"current":20,"attemptedDelta":1,"retryAfterSec":2}"#]],
+        )
+        .await;
+    }
+
     /// Every refusal, in the order of the enum: a new one doesn't compile until it has its place here.
     fn all() -> impl Iterator<Item = Refusal> {
         std::iter::successors(Some(Refusal::SourceNotFound), |refusal| {
@@ -270,8 +383,25 @@ mod tests {
                 Refusal::PathNotFound => Refusal::MethodNotAllowed {
                     allow: "POST".into(),
                 },
-                Refusal::MethodNotAllowed { .. } => Refusal::SourcePaused,
-                Refusal::SourcePaused => Refusal::Unauthorized(verify::Refused::SignatureMissing),
+                Refusal::MethodNotAllowed { .. } => Refusal::SourceArchived,
+                Refusal::SourceArchived => Refusal::SourcePaused,
+                Refusal::SourcePaused => Refusal::AddressBlocked {
+                    sender: IpAddr::from([203, 0, 113, 7]),
+                    why: Blocked::Denied,
+                },
+                Refusal::AddressBlocked { .. } => Refusal::OriginNotAllowed,
+                Refusal::OriginNotAllowed => Refusal::UnsupportedMediaType {
+                    content_types: vec!["application/json".into()],
+                },
+                Refusal::UnsupportedMediaType { .. } => Refusal::RateLimited {
+                    source_id: "src_1".into(),
+                    limit: 10,
+                    current: 10,
+                    retry_after: Duration::from_millis(1200),
+                },
+                Refusal::RateLimited { .. } => {
+                    Refusal::Unauthorized(verify::Refused::SignatureMissing)
+                }
                 Refusal::Unauthorized(_) => Refusal::PayloadTooLarge { limit_bytes: 1 },
                 Refusal::PayloadTooLarge { .. } => Refusal::HeadersTooLarge {
                     max_bytes: 1,
@@ -312,6 +442,7 @@ mod tests {
         let tests = [
             include_str!("ingest/tests.rs"),
             include_str!("ingest/tests/bad_input.rs"),
+            include_str!("ingest/tests/rules.rs"),
             include_str!("ingest/tests/heads.rs"),
             include_str!("recorder/tests.rs"),
         ]

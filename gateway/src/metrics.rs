@@ -60,6 +60,7 @@ pub struct Ingest {
     pub in_flight: IntGauge,
     pub buffered_bytes: IntGauge,
     pub connections: IntGauge,
+    pub rate_limit_replicas: IntGauge,
 }
 
 impl Ingest {
@@ -108,6 +109,11 @@ impl Ingest {
                 registry,
                 "hookstream_ingest_connections",
                 "Open connections on the public port.",
+            ),
+            rate_limit_replicas: gauge(
+                registry,
+                "hookstream_ingest_rate_limit_replicas",
+                "Replicas that take events, as this one counts them: each has its share of the sources' rate limits.",
             ),
         }
     }

@@ -11,7 +11,7 @@
 use crate::{
     args::{Args, Limits, Role},
     egress, hints,
-    ingest::{Ingest, Ready},
+    ingest::{Ingest, Proxies, Ready, replicas, replicas::Count},
     metrics::Metrics,
     recorder, scheduler,
     seen::Observer,
@@ -51,6 +51,8 @@ pub struct Options {
     pub replica: String,
     pub limits: Limits,
     pub trusted_proxies: Vec<IpNet>,
+    /// Connections from those begin with a head of PROXY protocol.
+    pub proxy_protocol: bool,
     pub egress: egress::Options,
     /// Attempts in flight at once.
     pub attempts: u32,
@@ -75,6 +77,7 @@ impl Options {
             replica: "gateway".to_owned(),
             limits: Limits::default(),
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             egress: egress::Options::default(),
             attempts: 1024,
             lease_ttl: Duration::from_secs(10),
@@ -115,6 +118,7 @@ impl Options {
             replica: args.replica.unwrap_or_else(host_name),
             limits: args.limits,
             trusted_proxies: args.network.trusted_proxies,
+            proxy_protocol: args.proxy_protocol,
             egress: egress::Options {
                 policy: policy(&args.network.egress_allow)?,
                 ..egress::Options::default()
@@ -164,7 +168,10 @@ pub async fn run(mut options: Options, token: CancellationToken) -> anyhow::Resu
 
     let ingest = Arc::new(Ingest::new(
         options.limits.clone(),
-        options.trusted_proxies.clone(),
+        Proxies {
+            trusted: options.trusted_proxies.clone(),
+            protocol: options.proxy_protocol,
+        },
         metrics.clone(),
         options.observer.clone(),
     ));
@@ -345,6 +352,19 @@ impl Parts {
             metrics,
             &ends.background,
         ));
+        if options.roles.contains(&Role::Ingest) {
+            background.push(task::spawn(
+                Count {
+                    pool: store.pool.clone(),
+                    ingest: ingest.clone(),
+                    within: options.lease_ttl,
+                },
+                replicas::PERIOD,
+                Arc::new(Notify::new()),
+                &metrics.tasks,
+                ends.background.clone(),
+            ));
+        }
         tracing::info!(replica = %id, shards, roles = ?options.roles, "ready");
         Ok(Parts {
             store: store.clone(),

@@ -8,15 +8,21 @@
 //! Drain: no more connections; those that are open finish their request and close.
 
 mod frames;
+pub mod proxy_protocol;
 mod wire;
 
-use crate::{args::Limits, errors::Refusal, ingest::Ingest};
+use crate::{
+    args::Limits,
+    errors::Refusal,
+    ingest::{Ingest, client},
+};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use proxy_protocol::Parsed;
 use std::{
     convert::Infallible,
     future::Future,
@@ -133,6 +139,17 @@ enum Version {
     Http2,
 }
 
+/// What a connection speaks, as soon as its first bytes say it.
+fn version(read: &[u8]) -> Option<Version> {
+    if !read.starts_with(&PREFACE[..read.len().min(PREFACE.len())]) {
+        Some(Version::Http1)
+    } else if read.len() >= PREFACE.len() {
+        Some(Version::Http2)
+    } else {
+        None
+    }
+}
+
 impl Server {
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         let Ok(_permit) = self.connections.try_acquire() else {
@@ -148,7 +165,10 @@ impl Server {
     }
 
     async fn talk(&self, mut stream: TcpStream, peer: SocketAddr) {
-        let Some((version, read)) = self.sniff(&mut stream).await else {
+        let Some((peer, read)) = self.sender(&mut stream, peer).await else {
+            return;
+        };
+        let Some((version, read)) = self.sniff(&mut stream, read).await else {
             return;
         };
         let activity = Arc::new(Activity::new(matches!(version, Version::Http2)));
@@ -221,11 +241,59 @@ impl Server {
         }
     }
 
-    /// Reads the first bytes until it is clear what they begin; `None`: the connection is over.
-    async fn sniff(&self, stream: &mut TcpStream) -> Option<(Version, Vec<u8>)> {
+    /// Whose connection it is, and what was read of it behind a head of PROXY protocol. Without the whole of one in time, a
+    /// trusted proxy's connection is closed: whoever wrote it doesn't mean HTTP, and its address would be the proxy's.
+    async fn sender(
+        &self,
+        stream: &mut TcpStream,
+        peer: SocketAddr,
+    ) -> Option<(SocketAddr, Vec<u8>)> {
+        let proxies = self.ingest.proxies();
+        if !proxies.protocol || !client::is_trusted(&peer.ip(), &proxies.trusted) {
+            return Some((peer, Vec::with_capacity(PREFACE.len())));
+        }
+        let mut read = Vec::with_capacity(256);
+        let head = async {
+            loop {
+                match stream.read_buf(&mut read).await {
+                    // A load balancer looks now and then whether the port is open, and says nothing.
+                    Ok(0) | Err(_) if read.is_empty() => return Ok(None),
+                    Ok(0) | Err(_) => return Err("proxy_head_malformed"),
+                    Ok(_) => {}
+                }
+                match proxy_protocol::parse(&read) {
+                    Parsed::Head { sender, bytes } => {
+                        return Ok(Some((sender.unwrap_or(peer), bytes)));
+                    }
+                    Parsed::Malformed => return Err("proxy_head_malformed"),
+                    Parsed::Incomplete => {}
+                }
+            }
+        };
+        let told = tokio::select! {
+            biased;
+            told = tokio::time::timeout(self.ingest.limits().head_timeout, head) => told,
+            () = self.drain.cancelled() => return None,
+        };
+        match told.unwrap_or(Err("proxy_head_timeout")) {
+            Ok(sender) => sender.map(|(sender, bytes)| (sender, read.split_off(bytes))),
+            Err(reason) => {
+                if !read.is_empty() {
+                    self.ingest.count_closed(reason);
+                    tracing::debug!(%peer, reason, "a proxy's connection is closed");
+                }
+                None
+            }
+        }
+    }
+
+    /// Reads the first bytes until it is clear what they begin; `None`: the connection is over. `read` was read already.
+    async fn sniff(&self, stream: &mut TcpStream, mut read: Vec<u8>) -> Option<(Version, Vec<u8>)> {
         let limits = self.ingest.limits();
-        let mut read = Vec::with_capacity(PREFACE.len());
         loop {
+            if let Some(version) = version(&read) {
+                return Some((version, read));
+            }
             // A connection that has never said a word hasn't earned the patience that one between two requests has.
             let patience = limits.head_timeout;
             let arrived = tokio::select! {
@@ -242,12 +310,6 @@ impl Server {
                     let _ = stream.write_all(&answer).await;
                     return None;
                 }
-            }
-            if !read.starts_with(&PREFACE[..read.len().min(PREFACE.len())]) {
-                return Some((Version::Http1, read));
-            }
-            if read.len() >= PREFACE.len() {
-                return Some((Version::Http2, read));
             }
         }
     }

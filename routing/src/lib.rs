@@ -6,6 +6,7 @@
 //!
 //! Not here: Kubernetes calls (`operator`), SQL (`store`), sockets (`gateway`).
 
+pub mod admission;
 pub mod compile;
 pub mod delivery;
 pub mod duration;
@@ -13,6 +14,7 @@ pub mod event;
 pub mod filter;
 pub mod ids;
 pub mod payload;
+pub mod ip;
 pub mod retry;
 pub mod row;
 pub mod secret;

@@ -7,6 +7,7 @@
 //! that an older operator didn't write has its default.
 
 use crate::{
+    admission,
     compile::{DEFAULT_CONCURRENCY, DEFAULT_MAX_BODY_BYTES, DEFAULT_TIMEOUT},
     delivery, filter, payload, retry,
     secret::Secret,
@@ -152,6 +153,21 @@ pub struct SourceSpec {
     pub verification: Option<verify::Verification>,
     /// Largest accepted body, in bytes.
     pub max_body_bytes: u64,
+    /// Not served any more. This and what follows is left out of a payload where it says nothing, so that a gateway of an
+    /// earlier version reads the rows that don't use it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub archived: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip_filter: Option<admission::IpFilterSpec>,
+    /// Lower-case media types; empty: any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub content_types: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<admission::RateLimit>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<admission::CorsSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<admission::ResponseSpec>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -195,6 +211,12 @@ impl Default for SourceSpec {
             suspended: false,
             verification: None,
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+            archived: false,
+            ip_filter: None,
+            content_types: Vec::new(),
+            rate_limit: None,
+            cors: None,
+            response: None,
         }
     }
 }

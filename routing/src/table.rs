@@ -4,6 +4,7 @@
 //! with the last what has not changed (`Arc`s), so applying one changed row to a table of ten thousand is cheap.
 
 use crate::{
+    admission::{ContentTypes, Cors, CustomResponse, IpFilter, RateLimit},
     event::EventView,
     filter::{Index, Matcher},
     ids::{self, Prefix},
@@ -46,6 +47,13 @@ pub struct Source {
     /// Empty: any.
     pub methods: Vec<Method>,
     pub max_body_bytes: u64,
+    pub archived: bool,
+    pub ip_filter: Option<IpFilter>,
+    pub content_types: ContentTypes,
+    pub rate_limit: Option<RateLimit>,
+    pub cors: Option<Cors>,
+    /// `None`: 200 with the event's id as JSON.
+    pub response: Option<CustomResponse>,
     pub verifier: Option<Verifier>,
     /// In the order of their UIDs.
     pub connections: Vec<Arc<Connection>>,
@@ -267,6 +275,12 @@ impl Source {
                 .map(|method| method.unwrap_or(Method::POST))
                 .collect(),
             max_body_bytes: spec.max_body_bytes,
+            archived: spec.archived,
+            ip_filter: spec.ip_filter.as_ref().map(IpFilter::new),
+            content_types: ContentTypes::new(&spec.content_types),
+            rate_limit: spec.rate_limit.clone(),
+            cors: spec.cors.as_ref().map(Cors::new),
+            response: spec.response.as_ref().map(CustomResponse::new),
             verifier: spec
                 .verification
                 .as_ref()

@@ -76,7 +76,7 @@ pub struct Network {
     #[arg(long, env = "HOOKSTREAM_EGRESS_ALLOW", value_delimiter = ',')]
     pub egress_allow: Vec<String>,
 
-    /// Proxies whose `X-Forwarded-For` is believed: CIDRs, by commas [default: none]
+    /// Proxies whose `X-Forwarded-For` or `Forwarded` is believed: CIDRs, by commas [default: none]
     #[arg(long, env = "HOOKSTREAM_TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<IpNet>,
 }

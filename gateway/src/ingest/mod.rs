@@ -12,9 +12,12 @@ pub mod admission;
 pub mod answer;
 pub mod body;
 pub mod client;
+pub mod cors;
 pub mod head;
 pub mod ids;
 pub mod judge;
+pub mod rate;
+pub mod replicas;
 pub mod sources;
 
 use crate::{
@@ -25,7 +28,8 @@ use crate::{
     seen::{Observer, Seen},
     table,
 };
-use answer::Reply;
+use admission::{Asked, Share};
+use answer::{Marks, Reply};
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body::Body;
@@ -40,7 +44,10 @@ use routing::{
 use service::clock;
 use std::{
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Instant,
 };
 use store::events::{Event, NewDelivery, Recorded};
@@ -54,7 +61,11 @@ const HEALTH: &str = "/v1/health";
 #[derive(Debug)]
 pub struct Ingest {
     limits: Limits,
-    trusted_proxies: Vec<IpNet>,
+    proxies: Proxies,
+    /// What `Asked::at` counts from.
+    epoch: Instant,
+    /// Live ones that take events, this one among them.
+    replicas: AtomicU32,
     event_ids: ids::Ids,
     /// Of their own: they are handed out more often, and nothing orders by them.
     request_ids: ids::Ids,
@@ -75,10 +86,19 @@ pub struct Ready {
     pub shards: u16,
 }
 
-/// The source that a request named, and its handles.
+/// Whose word is taken for a sender's address.
+#[derive(Debug, Clone, Default)]
+pub struct Proxies {
+    pub trusted: Vec<IpNet>,
+    /// Connections from those begin with a head of PROXY protocol.
+    pub protocol: bool,
+}
+
+/// The source that a request named, its handles, and what its answers say.
 struct Found {
     source: Arc<Source>,
     counts: Arc<sources::Counts>,
+    marks: Marks,
 }
 
 /// What came of a request that was not refused.
@@ -98,7 +118,7 @@ struct Accepted {
 impl Ingest {
     pub fn new(
         limits: Limits,
-        trusted_proxies: Vec<IpNet>,
+        proxies: Proxies,
         metrics: Arc<Metrics>,
         observer: Observer,
     ) -> Ingest {
@@ -109,7 +129,9 @@ impl Ingest {
                 metrics.ingest.buffered_bytes.clone(),
             ),
             limits,
-            trusted_proxies,
+            proxies,
+            epoch: clock::instant(),
+            replicas: AtomicU32::new(1),
             event_ids: ids::Ids::default(),
             request_ids: ids::Ids::default(),
             sources: sources::Sources::default(),
@@ -131,6 +153,20 @@ impl Ingest {
             now,
             &self.metrics.ingest,
         );
+    }
+
+    /// Rate limits are shared among so many replicas.
+    pub fn share_with(&self, replicas: u32) {
+        let replicas = replicas.max(1);
+        self.replicas.store(replicas, Ordering::Relaxed);
+        self.metrics
+            .ingest
+            .rate_limit_replicas
+            .set(i64::from(replicas));
+    }
+
+    pub fn proxies(&self) -> &Proxies {
+        &self.proxies
     }
 
     pub fn limits(&self) -> &Limits {
@@ -158,14 +194,19 @@ impl Ingest {
             .observer
             .is_some()
             .then(|| (request.method().to_string(), path.to_owned()));
-        match (self.accept(request, peer, &mut found).await, &found) {
+        let taken = self.accept(request, peer, started, &mut found).await;
+        let mut response = match (taken, &found) {
             (Ok(Taken::Recorded(accepted)), Some(found)) => {
                 self.accepted(accepted, found, &request_id, told, started)
             }
             (Ok(Taken::Replied(reply)), Some(found)) => self.replied(reply, found, &request_id),
             (Ok(_), None) => unreachable!("what was taken was sent to a source"),
             (Err(refusal), found) => self.refused(&refusal, request_id, found.as_ref(), told),
+        };
+        if let Some(Found { marks, .. }) = &found {
+            marks.put(&mut response, clock::now());
         }
+        response
     }
 
     /// The whole answer to something that was no request, counted: the server has no more to do than to send it.
@@ -174,6 +215,11 @@ impl Ingest {
         self.sources
             .refused(None, refusal.reason(), &self.metrics.ingest);
         refusal.raw_response(&request_id)
+    }
+
+    /// Counts a connection that ended without an answer, since there was nobody to understand one.
+    pub fn count_closed(&self, reason: &'static str) {
+        self.sources.refused(None, reason, &self.metrics.ingest);
     }
 
     /// The same on a connection that goes on, for a request that HTTP/2's library refused before we saw it.
@@ -214,6 +260,7 @@ impl Ingest {
         &self,
         request: Request<B>,
         peer: SocketAddr,
+        started: Instant,
         found: &mut Option<Found>,
     ) -> Result<Taken, Refusal>
     where
@@ -235,11 +282,26 @@ impl Ingest {
         let (source, rest) = applied.table.source(key).ok_or(Refusal::SourceNotFound)?;
         let source = source.clone();
         let counts = self.sources.get(&source, &self.metrics.ingest);
-        *found = Some(Found {
+        let remote_addr = client::address(peer.ip(), &head.headers, &self.proxies.trusted);
+        let found = found.insert(Found {
             source: source.clone(),
             counts: counts.clone(),
+            marks: Marks::default(),
         });
-        admission::judge(&head, &source, &self.limits)?;
+        let asked = Asked {
+            head: &head,
+            has_body: !body.is_end_stream(),
+            sender: remote_addr,
+            at: started.duration_since(self.epoch),
+        };
+        let share = Share {
+            bucket: &counts.bucket,
+            replicas: self.replicas.load(Ordering::Relaxed),
+        };
+        let reply = admission::judge(&asked, &source, &share, &self.limits, &mut found.marks)?;
+        if let Some(reply) = reply {
+            return Ok(Taken::Replied(reply));
+        }
 
         // Both are given back when this request is answered; the commit's queue has its own bound.
         let _in_flight = self
@@ -258,7 +320,7 @@ impl Ingest {
 
         let request = Whole {
             rest_at: head.uri.path().len() - rest.len(),
-            remote_addr: client::address(peer.ip(), &head.headers, &self.trusted_proxies),
+            remote_addr,
             // Whole microseconds, as the queue's key will have them.
             received_at: store::time::stored(clock::now()),
             head,
@@ -323,7 +385,7 @@ impl Ingest {
     ) -> Response<Full<Bytes>> {
         let took = clock::instant().duration_since(started);
         let metrics = &self.metrics.ingest;
-        let Found { source, counts } = found;
+        let Found { source, counts, .. } = found;
         counts.accepted.inc();
         metrics.body_bytes.inc_by(accepted.body_bytes as u64);
         metrics.request_seconds.observe(took.as_secs_f64());

@@ -1,7 +1,8 @@
-//! What is counted per source: handles that are looked up once and kept, and taken away when their source is gone.
+//! What is kept per source beyond one table: handles of what is counted, looked up once, and the bucket of its rate limit.
 //!
 //! A source that has left the table keeps its series for [`KEPT`], so that the last scrapes see its last counts.
 
+use super::rate::Bucket;
 use crate::metrics::Ingest;
 use arc_swap::ArcSwap;
 use prometheus::IntCounter;
@@ -21,6 +22,8 @@ pub struct Counts {
     namespace: Arc<str>,
     name: String,
     pub accepted: IntCounter,
+    /// Of the source's rate limit.
+    pub bucket: Bucket,
     refused: Mutex<HashSet<&'static str>>,
     replied: Mutex<HashSet<&'static str>>,
 }
@@ -51,6 +54,7 @@ impl Sources {
             accepted: metrics
                 .accepted
                 .with_label_values(&[source.namespace.as_str(), source.name.as_str()]),
+            bucket: Bucket::default(),
             refused: Mutex::default(),
             replied: Mutex::default(),
         });

@@ -1,5 +1,7 @@
 //! A Source: the rules of one entrance.
 
+mod admission;
+mod response;
 mod verification;
 
 use super::{
@@ -23,11 +25,8 @@ pub(super) fn compile(
     taken: &mut Taken<'_>,
     findings: &mut Findings,
 ) -> SourceSpec {
-    findings.not_implemented(spec.ip_filter.is_some(), "spec.ipFilter");
     findings.not_implemented(spec.schema.is_some(), "spec.schema");
     findings.not_implemented(spec.dedup.is_some(), "spec.dedup");
-    findings.not_implemented(spec.rate_limit.is_some(), "spec.rateLimit");
-    findings.not_implemented(spec.response.is_some(), "spec.response");
     findings.not_implemented(spec.retention.is_some(), "spec.retention");
     SourceSpec {
         path: spec
@@ -49,6 +48,26 @@ pub(super) fn compile(
             .map_or(DEFAULT_MAX_BODY_BYTES, |size| {
                 max_body_bytes(size, findings)
             }),
+        archived: spec.archived.unwrap_or(false),
+        ip_filter: spec
+            .ip_filter
+            .as_ref()
+            .and_then(|filter| admission::ip_filter(filter, findings)),
+        content_types: spec.content_types.as_deref().map_or(Vec::new(), |types| {
+            admission::content_types(types, findings)
+        }),
+        rate_limit: spec
+            .rate_limit
+            .as_ref()
+            .and_then(|limit| admission::rate_limit(limit, findings)),
+        cors: spec
+            .cors
+            .as_ref()
+            .and_then(|cors| admission::cors(cors, findings)),
+        response: spec
+            .response
+            .as_ref()
+            .and_then(|response| response::compile(response, findings)),
     }
 }
 

@@ -7,6 +7,7 @@ mod http;
 mod properties;
 mod references;
 mod verification;
+mod source_rules;
 
 use super::*;
 use crate::row::{Kind, SourceSpec};

@@ -48,7 +48,10 @@ impl Answer {
         );
         assert!(json["error"].as_str().is_some_and(|text| !text.is_empty()));
         assert_eq!(self.header("content-type"), Some("application/json"));
-        assert_eq!(self.header("retry-after").is_some(), self.status == 503);
+        assert_eq!(
+            self.header("retry-after").is_some(),
+            matches!(self.status, 429 | 503)
+        );
         json["code"].as_str().expect("a code").to_owned()
     }
 }
