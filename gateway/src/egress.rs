@@ -113,6 +113,11 @@ impl Client {
         route
     }
 
+    /// Whom https is trusted by.
+    pub fn roots(&self) -> &Arc<RootCertStore> {
+        &self.0.roots
+    }
+
     pub fn metrics(&self) -> &Metrics {
         &self.0.shared.metrics
     }

@@ -12,7 +12,7 @@ use http_body_util::Full;
 use routing::{admission::Blocked, verify};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 /// The header with the request's id, on every answer.
 pub const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-request-id");
@@ -45,7 +45,7 @@ pub enum Refusal {
         retry_after: Duration,
     },
     #[error("{}", .0.message())]
-    Unauthorized(verify::Refused),
+    Unauthorized(verify::Refused, Option<Arc<str>>),
     #[error("Body is larger than {limit_bytes} bytes")]
     PayloadTooLarge { limit_bytes: u64 },
     #[error("Headers are larger than {max_bytes} bytes or more than {max_count}")]
@@ -72,6 +72,10 @@ pub enum Refusal {
     QueueFull,
     #[error("The database cannot be reached; it is safe to send again")]
     DatabaseAway,
+    #[error(
+        "The keys that this request is verified with can't be fetched now; nothing was recorded, it is safe to send again"
+    )]
+    KeysAway,
     #[error("Starting; nothing was recorded, it is safe to send again")]
     NotReady,
 }
@@ -87,7 +91,7 @@ impl Refusal {
             Refusal::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refusal::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::SourcePaused => StatusCode::CONFLICT,
-            Refusal::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Refusal::Unauthorized(..) => StatusCode::UNAUTHORIZED,
             Refusal::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::UriTooLong { .. } => StatusCode::URI_TOO_LONG,
@@ -100,6 +104,7 @@ impl Refusal {
             | Refusal::TooManyBytes
             | Refusal::QueueFull
             | Refusal::DatabaseAway
+            | Refusal::KeysAway
             | Refusal::NotReady => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -115,7 +120,7 @@ impl Refusal {
             Refusal::AddressBlocked { .. } | Refusal::OriginNotAllowed => "FORBIDDEN",
             Refusal::UnsupportedMediaType { .. } => "UNSUPPORTED_MEDIA_TYPE",
             Refusal::RateLimited { .. } => "BURST_LIMIT_EXCEEDED",
-            Refusal::Unauthorized(_) => "UNAUTHORIZED",
+            Refusal::Unauthorized(..) => "UNAUTHORIZED",
             Refusal::PayloadTooLarge { .. } => "PAYLOAD_TOO_LARGE",
             Refusal::HeadersTooLarge { .. } => "HEADERS_TOO_LARGE",
             Refusal::UriTooLong { .. } => "URI_TOO_LONG",
@@ -127,6 +132,7 @@ impl Refusal {
             | Refusal::QueueFull
             | Refusal::DatabaseAway
             | Refusal::NotReady => "UNAVAILABLE",
+            Refusal::KeysAway => "KEYS_UNAVAILABLE",
         }
     }
 
@@ -145,7 +151,7 @@ impl Refusal {
             Refusal::OriginNotAllowed => "origin_not_allowed",
             Refusal::UnsupportedMediaType { .. } => "unsupported_media_type",
             Refusal::RateLimited { .. } => "rate_limited",
-            Refusal::Unauthorized(refused) => refused.as_str(),
+            Refusal::Unauthorized(refused, _) => refused.as_str(),
             Refusal::PayloadTooLarge { .. } => "payload_too_large",
             Refusal::HeadersTooLarge { .. } => "headers_too_large",
             Refusal::UriTooLong { .. } => "uri_too_long",
@@ -159,13 +165,14 @@ impl Refusal {
             Refusal::TooManyBytes => "too_many_bytes",
             Refusal::QueueFull => "queue_full",
             Refusal::DatabaseAway => "database_away",
+            Refusal::KeysAway => "keys_away",
             Refusal::NotReady => "not_ready",
         }
     }
 
     fn details(&self) -> Option<Value> {
         match self {
-            Refusal::Unauthorized(refused) => Some(json!({ "reason": refused.as_str() })),
+            Refusal::Unauthorized(refused, _) => Some(json!({ "reason": refused.as_str() })),
             Refusal::AddressBlocked { sender, .. } => {
                 Some(json!({ "reason": self.reason(), "address": sender }))
             }
@@ -246,6 +253,11 @@ impl Refusal {
             && let Ok(value) = HeaderValue::from_str(allow)
         {
             headers.insert(header::ALLOW, value);
+        }
+        if let Refusal::Unauthorized(_, Some(authenticate)) = self
+            && let Ok(value) = HeaderValue::from_str(authenticate)
+        {
+            headers.insert(header::WWW_AUTHENTICATE, value);
         }
         if let Some(seconds) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -400,9 +412,9 @@ mod tests {
                     retry_after: Duration::from_millis(1200),
                 },
                 Refusal::RateLimited { .. } => {
-                    Refusal::Unauthorized(verify::Refused::SignatureMissing)
+                    Refusal::Unauthorized(verify::Refused::SignatureMissing, None)
                 }
-                Refusal::Unauthorized(_) => Refusal::PayloadTooLarge { limit_bytes: 1 },
+                Refusal::Unauthorized(..) => Refusal::PayloadTooLarge { limit_bytes: 1 },
                 Refusal::PayloadTooLarge { .. } => Refusal::HeadersTooLarge {
                     max_bytes: 1,
                     max_count: 1,
@@ -418,7 +430,8 @@ mod tests {
                 Refusal::TooManyRequests => Refusal::TooManyBytes,
                 Refusal::TooManyBytes => Refusal::QueueFull,
                 Refusal::QueueFull => Refusal::DatabaseAway,
-                Refusal::DatabaseAway => Refusal::NotReady,
+                Refusal::DatabaseAway => Refusal::KeysAway,
+                Refusal::KeysAway => Refusal::NotReady,
                 Refusal::NotReady => return None,
             })
         })
@@ -441,6 +454,7 @@ mod tests {
         let documentation = include_str!("../../docs/errors.md");
         let tests = [
             include_str!("ingest/tests.rs"),
+            include_str!("ingest/tests/verification.rs"),
             include_str!("ingest/tests/bad_input.rs"),
             include_str!("ingest/tests/rules.rs"),
             include_str!("ingest/tests/heads.rs"),

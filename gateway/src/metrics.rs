@@ -55,6 +55,8 @@ pub struct Ingest {
     pub refused: IntCounterVec,
     /// Labels: namespace, source, kind.
     pub replied: IntCounterVec,
+    /// Labels: kind, result.
+    pub documents: IntCounterVec,
     pub body_bytes: IntCounter,
     pub request_seconds: Histogram,
     pub in_flight: IntGauge,
@@ -83,6 +85,12 @@ impl Ingest {
                 "hookstream_ingest_replied_total",
                 "Requests that were answered as they asked and of which nothing was recorded, by kind: a provider's handshake, a browser's preflight.",
                 &["namespace", "source", "kind"],
+            ),
+            documents: counters(
+                registry,
+                "hookstream_ingest_key_fetches_total",
+                "Fetches of what requests are verified with (a JWKS document, a certificate) and of subscriptions to confirm, by result: ok, error, timeout, limited.",
+                &["kind", "result"],
             ),
             body_bytes: counter(
                 registry,

@@ -51,6 +51,8 @@ pub struct Options {
     pub replica: String,
     pub limits: Limits,
     pub trusted_proxies: Vec<IpNet>,
+    /// What senders put before `/v1/ingest/…`; some sign it.
+    pub public_url: String,
     /// Connections from those begin with a head of PROXY protocol.
     pub proxy_protocol: bool,
     pub egress: egress::Options,
@@ -77,6 +79,7 @@ impl Options {
             replica: "gateway".to_owned(),
             limits: Limits::default(),
             trusted_proxies: Vec::new(),
+            public_url: "http://localhost:8080".to_owned(),
             proxy_protocol: false,
             egress: egress::Options::default(),
             attempts: 1024,
@@ -118,6 +121,7 @@ impl Options {
             replica: args.replica.unwrap_or_else(host_name),
             limits: args.limits,
             trusted_proxies: args.network.trusted_proxies,
+            public_url: args.common.public_url.clone(),
             proxy_protocol: args.proxy_protocol,
             egress: egress::Options {
                 policy: policy(&args.network.egress_allow)?,
@@ -168,6 +172,8 @@ pub async fn run(mut options: Options, token: CancellationToken) -> anyhow::Resu
 
     let ingest = Arc::new(Ingest::new(
         options.limits.clone(),
+        &options.public_url,
+        egress::client(options.egress.clone()),
         Proxies {
             trusted: options.trusted_proxies.clone(),
             protocol: options.proxy_protocol,

@@ -88,6 +88,10 @@ impl Traffic {
             application_name: "hookstream dev".into(),
             ..store::Options::new(&*backing.url)
         };
+        let public_url = options
+            .public_url
+            .clone()
+            .unwrap_or_else(|| format!("http://{address}"));
         let gateway = Options {
             public: Some(listeners.public),
             admin: Some(listeners.admin),
@@ -96,6 +100,7 @@ impl Traffic {
             shards: SHARDS,
             replica: replica.to_owned(),
             trusted_proxies: options.trusted_proxies.clone(),
+            public_url: public_url.clone(),
             egress: egress::Options {
                 policy,
                 ..egress::Options::default()
@@ -115,10 +120,6 @@ impl Traffic {
                 ready.ok().with_context(|| format!("the gateway isn't ready after {} s: {}", START.as_secs(), readiness.get().err().unwrap_or_default()))?;
             }
         }
-        let public_url = options
-            .public_url
-            .clone()
-            .unwrap_or_else(|| format!("http://{address}"));
         Ok(Traffic {
             address,
             public_url,

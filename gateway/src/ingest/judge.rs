@@ -5,12 +5,20 @@
 //! of its own; none of them waits for anything, so all of them run in one go, and for a large body on a thread that holds
 //! up nobody else.
 
-use super::answer::Reply;
+use super::{
+    answer::Reply,
+    documents::{Asker, Documents, Unavailable},
+    handshake,
+};
 use crate::errors::Refusal;
 use bytes::Bytes;
 use http::request::Parts;
 use jiff::Timestamp;
-use routing::{EventView, table::Source};
+use routing::{
+    EventView,
+    table::Source,
+    verify::{Document, Refused, Verdict, Verifier, Wanted},
+};
 use std::{net::IpAddr, sync::Arc};
 use uuid::Uuid;
 
@@ -51,44 +59,118 @@ impl Whole {
         self.head.uri.query().unwrap_or_default()
     }
 
-    pub async fn judge(self, source: &Arc<Source>) -> Result<Judged, Refusal> {
-        if self.body.len() <= LARGE_BODY {
-            return self.judge_here(source);
-        }
-        let source = source.clone();
-        match tokio::task::spawn_blocking(move || self.judge_here(&source)).await {
-            Ok(judged) => judged,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    pub async fn judge(
+        self,
+        source: &Arc<Source>,
+        public_url: &Arc<str>,
+        documents: &Documents,
+    ) -> Result<Judged, Refusal> {
+        let asker = Asker {
+            source: source.uid,
+            namespace: &source.namespace,
+        };
+        let document = match self.wants(source, public_url)? {
+            None => None,
+            Some(wanted) => match documents.get(asker, &wanted).await {
+                Ok(document) => Some(document),
+                Err(Unavailable) => return Err(Refusal::KeysAway),
+            },
+        };
+        let judged = if self.body.len() <= LARGE_BODY {
+            self.judge_here(source, public_url, document.as_deref())
+        } else {
+            let (source, public_url) = (source.clone(), public_url.clone());
+            let judge = move || self.judge_here(&source, &public_url, document.as_deref());
+            match tokio::task::spawn_blocking(judge).await {
+                Ok(judged) => judged,
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            }
+        };
+        match judged? {
+            Found::Judged(judged) => Ok(judged),
+            Found::Confirm(url) => match documents.confirm(asker, &url).await {
+                Ok(()) => Ok(Judged::Reply(handshake::confirmed())),
+                Err(Unavailable) => Err(Refusal::KeysAway),
+            },
         }
     }
 
-    fn judge_here(self, source: &Source) -> Result<Judged, Refusal> {
-        let view = EventView::new(
+    /// What verification needs and has to be fetched. Few schemes do; the others decide without a look at the request.
+    fn wants(&self, source: &Source, public_url: &str) -> Result<Option<Wanted>, Refusal> {
+        let Some(verifier) = &source.verifier else {
+            return Ok(None);
+        };
+        verifier
+            .wants(&self.view(public_url))
+            .map_err(|refused| unauthorized(verifier, refused))
+    }
+
+    fn view<'v>(&'v self, public_url: &'v str) -> EventView<'v> {
+        let target = self
+            .head
+            .uri
+            .path_and_query()
+            .map_or("", |all| all.as_str());
+        EventView::new(
             &self.head.method,
             self.rest(),
             self.query(),
             &self.head.headers,
             &self.body,
             self.remote_addr,
-        );
-        self.verify(source, &view)?;
+        )
+        .called_at(public_url, target)
+    }
+
+    fn judge_here(
+        self,
+        source: &Source,
+        public_url: &str,
+        document: Option<&Document>,
+    ) -> Result<Found, Refusal> {
+        let view = self.view(public_url);
+        match self.verify(source, &view, document)? {
+            Verdict::Genuine => {}
+            Verdict::Answer(answer) => {
+                return Ok(Found::Judged(Judged::Reply(handshake::reply(answer))));
+            }
+            Verdict::Confirm(url) => return Ok(Found::Confirm(url)),
+        }
         let matched = source
             .route(&view)
             .into_iter()
             .map(|connection| (connection.uid, connection.destination))
             .collect();
-        Ok(Judged::Record(Record {
+        Ok(Found::Judged(Judged::Record(Record {
             request: self,
             matched,
-        }))
+        })))
     }
 
-    fn verify(&self, source: &Source, view: &EventView<'_>) -> Result<(), Refusal> {
-        source.verifier.as_ref().map_or(Ok(()), |verifier| {
-            verifier
-                .verify(view, self.received_at, None)
-                .map(drop)
-                .map_err(Refusal::Unauthorized)
-        })
+    fn verify(
+        &self,
+        source: &Source,
+        view: &EventView<'_>,
+        document: Option<&Document>,
+    ) -> Result<Verdict, Refusal> {
+        source
+            .verifier
+            .as_ref()
+            .map_or(Ok(Verdict::Genuine), |verifier| {
+                verifier
+                    .verify(view, self.received_at, document)
+                    .map_err(|refused| unauthorized(verifier, refused))
+            })
     }
+}
+
+/// What came of the part that waits for nothing.
+enum Found {
+    Judged(Judged),
+    /// To be answered once this URL has been fetched.
+    Confirm(String),
+}
+
+fn unauthorized(verifier: &Verifier, refused: Refused) -> Refusal {
+    Refusal::Unauthorized(refused, verifier.authenticate().cloned())
 }

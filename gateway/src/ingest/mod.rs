@@ -12,6 +12,8 @@ pub mod admission;
 pub mod answer;
 pub mod body;
 pub mod client;
+pub mod documents;
+pub mod handshake;
 pub mod cors;
 pub mod head;
 pub mod ids;
@@ -22,6 +24,7 @@ pub mod sources;
 
 use crate::{
     args::Limits,
+    egress,
     errors::Refusal,
     metrics::Metrics,
     recorder,
@@ -61,6 +64,9 @@ const HEALTH: &str = "/v1/health";
 #[derive(Debug)]
 pub struct Ingest {
     limits: Limits,
+    /// What senders put before the path; some sign it.
+    public_url: Arc<str>,
+    documents: documents::Documents,
     proxies: Proxies,
     /// What `Asked::at` counts from.
     epoch: Instant,
@@ -118,6 +124,8 @@ struct Accepted {
 impl Ingest {
     pub fn new(
         limits: Limits,
+        public_url: &str,
+        client: egress::Client,
         proxies: Proxies,
         metrics: Arc<Metrics>,
         observer: Observer,
@@ -129,6 +137,8 @@ impl Ingest {
                 metrics.ingest.buffered_bytes.clone(),
             ),
             limits,
+            public_url: public_url.into(),
+            documents: documents::Documents::new(client, metrics.ingest.documents.clone()),
             proxies,
             epoch: clock::instant(),
             replicas: AtomicU32::new(1),
@@ -326,7 +336,7 @@ impl Ingest {
             head,
             body: buffered.bytes,
         };
-        let record = match request.judge(&source).await? {
+        let record = match request.judge(&source, &self.public_url, &self.documents).await? {
             Judged::Record(record) => record,
             Judged::Reply(reply) => return Ok(Taken::Replied(reply)),
         };

@@ -3,6 +3,7 @@
 mod bad_input;
 mod client;
 mod heads;
+mod verification;
 mod rules;
 
 use crate::{

@@ -1,7 +1,7 @@
 //! Documents that aren't in the request and not in a Secret: a set of public keys, a certificate. The gateway fetches and
 //! keeps them; here is where they may come from and what is in them.
 
-use super::{der::PublicKey, jwt::KeySet, paypal, sns};
+use super::{der::PublicKey, jwt::KeySet, paypal};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 /// The largest that is fetched; a key set of a large provider has 10 KiB.
@@ -36,12 +36,44 @@ impl DocumentKind {
         }
     }
 
-    /// The names of which one must be in a certificate whose chain is to be checked; none: the chain is not.
-    pub const fn certificate_names(self) -> &'static [&'static str] {
+    /// The certificates whose issuer has to be checked, as of a server with that name; `None`: nothing has to be.
+    pub fn chain(self, bytes: &[u8]) -> Result<Option<Chain>, &'static str> {
         match self {
-            DocumentKind::KeySet | DocumentKind::SnsCertificate => &[],
-            DocumentKind::PaypalCertificate => paypal::CERTIFICATE_NAMES,
+            DocumentKind::KeySet | DocumentKind::SnsCertificate => Ok(None),
+            DocumentKind::PaypalCertificate => Chain::read(bytes, paypal::DOMAIN).map(Some),
         }
+    }
+}
+
+/// Most certificates of a chain.
+const LONGEST_CHAIN: usize = 8;
+
+/// Certificates, the signing one first.
+#[derive(Debug)]
+pub struct Chain {
+    pub certificates: Vec<CertificateDer<'static>>,
+    /// One that the first is for, in the domain that it has to be in.
+    pub name: String,
+}
+
+impl Chain {
+    fn read(pem: &[u8], domain: &str) -> Result<Chain, &'static str> {
+        let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
+            .take(LONGEST_CHAIN)
+            .collect::<Result<_, _>>()
+            .map_err(|_| "it isn't a chain of certificates in PEM")?;
+        let first = certificates.first().ok_or("it holds no certificate")?;
+        let first = webpki::EndEntityCert::try_from(first)
+            .map_err(|_| "its first certificate can't be read")?;
+        let name = first
+            .valid_dns_names()
+            .find(|name| {
+                name.strip_suffix(domain)
+                    .is_some_and(|rest| rest.ends_with('.'))
+            })
+            .ok_or("its certificate isn't the provider's")?
+            .to_owned();
+        Ok(Chain { certificates, name })
     }
 }
 
@@ -117,7 +149,7 @@ pub(super) fn pinned(url: &str, host_is_theirs: impl Fn(&str) -> bool) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::sns, *};
 
     #[test]
     fn only_the_providers_own_hosts_are_fetched_from() {

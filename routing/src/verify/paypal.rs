@@ -11,11 +11,8 @@ use super::{
 use crate::{event::EventView, secret::Secret};
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 
-/// Whose certificate it must be.
-pub(super) const CERTIFICATE_NAMES: &[&str] = &[
-    "messageverificationcerts.paypal.com",
-    "messageverificationcerts.sandbox.paypal.com",
-];
+/// Whose certificate it must be: PayPal's libraries look at the domain as well.
+pub(super) const DOMAIN: &str = "paypal.com";
 
 const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
