@@ -28,7 +28,7 @@ pub use path::{Path, Segment};
 pub use pattern::Pattern;
 
 use crate::event::EventView;
-use compare::Visit;
+use compare::{PathKey, Visit};
 use index::Gate;
 use look::{NO_SLOT, Shared};
 use serde::{Deserialize, Serialize};
@@ -179,12 +179,7 @@ impl Rule {
         self.test.holds(|holds| self.path.any(event, holds))
     }
 
-    fn matches_shared<'e>(
-        &self,
-        event: &'e EventView<'_>,
-        slot: u8,
-        shared: &Shared<'e>,
-    ) -> bool {
+    fn matches_shared<'e>(&self, event: &'e EventView<'_>, slot: u8, shared: &Shared<'e>) -> bool {
         self.test
             .holds(|holds| shared.any(slot, &self.path, event, holds))
     }
@@ -277,9 +272,7 @@ fn text_part(op: Op, value: Option<&Value>) -> Result<&str, InvalidRule> {
             "`{name}` looks for a part of a text and needs a text, not {described}; to look for an element of a list, \
              write `path: \"…[*]\"` with `op: eq`"
         ),
-        _ => format!(
-            "`{name}` looks at texts and needs one, not {described}; write it in quotes"
-        ),
+        _ => format!("`{name}` looks at texts and needs one, not {described}; write it in quotes"),
     };
     Err(InvalidRule::new(Part::Value, message))
 }
@@ -302,6 +295,8 @@ pub struct Matcher {
     none: Vec<Rule>,
     /// How the index can find it.
     gates: Vec<Gate>,
+    /// The paths of all rules, in their order.
+    paths: Vec<PathKey>,
 }
 
 impl Matcher {
@@ -317,7 +312,9 @@ impl Matcher {
             cheap_first(&filter.any),
             cheap_first(&filter.none),
         );
+        let rules = all.iter().chain(&any).chain(&none);
         Matcher {
+            paths: rules.map(|rule| PathKey::of(&rule.path)).collect(),
             gates: Gate::of(&all, &any),
             all,
             any,
@@ -331,7 +328,7 @@ impl Matcher {
         self.passes(|_, rule| rule.matches(event))
     }
 
-    /// The same, with the slots of the rules in the order of [`Matcher::rules`].
+    /// The same, with the slots of all rules in their order.
     fn matches_shared<'e>(
         &self,
         event: &'e EventView<'_>,
@@ -355,7 +352,8 @@ impl Matcher {
             && !none.any(|(rule, place)| holds(place, rule))
     }
 
-    fn rules(&self) -> impl Iterator<Item = &Rule> {
-        self.all.iter().chain(&self.any).chain(&self.none)
+    fn rule(&self, place: usize) -> Option<&Rule> {
+        let mut rules = self.all.iter().chain(&self.any).chain(&self.none);
+        rules.nth(place)
     }
 }

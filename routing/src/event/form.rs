@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 /// Of one body. Fields beyond are as if they were not there: no form that people fill in has as many, and each is looked
 /// at while a sender waits.
-pub const MOST_FIELDS: usize = 1000;
+const MOST_FIELDS: usize = 1000;
 
 /// The fields of a body. What doesn't decode to UTF-8 is missing, the value with its name.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,11 @@ impl<'a> Form<'a> {
         self.fields[from..from + length]
             .iter()
             .map(|(_, value)| &**value)
+    }
+
+    /// All of them, by name; those of one name in the order in which they were sent.
+    pub fn fields(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.fields.iter().map(|(name, value)| (&**name, &**value))
     }
 
     pub fn is_empty(&self) -> bool {

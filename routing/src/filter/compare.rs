@@ -130,19 +130,23 @@ impl Numeric {
     }
 }
 
-/// A path, hashed; with a scalar it makes the key under which rules of both are found.
+/// A path, hashed, and as good as the path itself: nobody finds two that have one key. With a scalar it makes the key under
+/// which rules of both are found.
 ///
 /// Equal scalars have equal keys, as equality is here: `1` and `1.0` are one number. The reverse need not hold: whatever is
 /// found by a key is compared after all. Hashed without a secret, so that keys are made once, when a connection is
 /// compiled, and hold for every source: who makes rules with one key for many values slows his own down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct PathKey(pub(super) u64);
+pub(super) struct PathKey(u128);
 
 impl PathKey {
     pub(super) fn of(path: &Path) -> PathKey {
-        let mut hasher = DefaultHasher::new();
-        path.hash(&mut hasher);
-        PathKey(hasher.finish())
+        let half = |which: u8| {
+            let mut hasher = DefaultHasher::new();
+            (which, path).hash(&mut hasher);
+            u128::from(hasher.finish())
+        };
+        PathKey(half(0) << 64 | half(1))
     }
 
     fn with(self, kind: u8, value: impl Hash) -> u64 {
