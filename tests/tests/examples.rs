@@ -18,8 +18,11 @@ macro_rules! trials {
 }
 
 trials! {
+    custom_response = "custom-response",
     filters = "filters",
+    ip_filter = "ip-filter",
     quickstart = "quickstart",
+    rate_limited_source = "rate-limited-source",
 }
 
 /// Folders whose point no single request shows, with the test that tries them.

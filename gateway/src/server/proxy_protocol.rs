@@ -246,4 +246,29 @@ mod tests {
             assert_eq!(parse(&head), Parsed::Malformed, "{head:?}");
         }
     }
+
+    /// A head that is cut, spliced and overwritten at random is judged without a panic, and never said to be longer than
+    /// what was read or than the bound.
+    #[test]
+    fn no_bytes_make_a_head_longer_than_itself() {
+        use rand::{Rng, SeedableRng};
+        let mut random = rand::rngs::StdRng::seed_from_u64(7);
+        let whole = [
+            b"PROXY TCP4 203.0.113.7 10.0.0.1 56324 443\r\nGET".to_vec(),
+            b"PROXY UNKNOWN \r\n".to_vec(),
+            v2_head(0x21, 0x11, &of_v4(b"\x03\x00\x04abcd")),
+            v2_head(0x21, 0x21, &of_v6()),
+        ];
+        for _ in 0..100_000 {
+            let mut read = whole[random.random_range(0..whole.len())].clone();
+            for _ in 0..random.random_range(0..4) {
+                let at = random.random_range(0..read.len());
+                read[at] = random.random();
+            }
+            read.truncate(random.random_range(0..=read.len()));
+            if let Parsed::Head { bytes, .. } = parse(&read) {
+                assert!(bytes <= read.len().min(MOST_BYTES), "{read:?}");
+            }
+        }
+    }
 }
