@@ -22,7 +22,10 @@ trials! {
     filters = "filters",
     ip_filter = "ip-filter",
     quickstart = "quickstart",
+    transforms = "transforms",
     rate_limited_source = "rate-limited-source",
+    verification_by_hand = "verification-hmac",
+    verification_by_template = "verification-templates",
 }
 
 /// Folders whose point no single request shows, with the test that tries them.
