@@ -9,6 +9,7 @@ use crate::ingest::answer::whole_seconds;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
+use routing::schema::Misfit;
 use routing::{admission::Blocked, verify};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -44,6 +45,10 @@ pub enum Refusal {
         current: u32,
         retry_after: Duration,
     },
+    #[error("Body doesn't fit the source's JSON Schema; nothing was recorded")]
+    SchemaInvalid(Vec<Misfit>),
+    #[error("Duplicate of {first}; it was recorded as such and goes nowhere")]
+    Duplicate { first: String },
     #[error("{}", .0.message())]
     Unauthorized(verify::Refused, Option<Arc<str>>),
     #[error("Body is larger than {limit_bytes} bytes")]
@@ -90,7 +95,8 @@ impl Refusal {
             Refusal::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refusal::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Refusal::SourcePaused => StatusCode::CONFLICT,
+            Refusal::SourcePaused | Refusal::Duplicate { .. } => StatusCode::CONFLICT,
+            Refusal::SchemaInvalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::Unauthorized(..) => StatusCode::UNAUTHORIZED,
             Refusal::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -117,6 +123,8 @@ impl Refusal {
             Refusal::MethodNotAllowed { .. } => "METHOD_NOT_ALLOWED",
             Refusal::SourceArchived => "SOURCE_ARCHIVED",
             Refusal::SourcePaused => "SOURCE_PAUSED",
+            Refusal::SchemaInvalid(_) => "SCHEMA_VALIDATION_FAILED",
+            Refusal::Duplicate { .. } => "DUPLICATE_EVENT",
             Refusal::AddressBlocked { .. } | Refusal::OriginNotAllowed => "FORBIDDEN",
             Refusal::UnsupportedMediaType { .. } => "UNSUPPORTED_MEDIA_TYPE",
             Refusal::RateLimited { .. } => "BURST_LIMIT_EXCEEDED",
@@ -144,6 +152,8 @@ impl Refusal {
             Refusal::MethodNotAllowed { .. } => "method_not_allowed",
             Refusal::SourceArchived => "source_archived",
             Refusal::SourcePaused => "source_paused",
+            Refusal::SchemaInvalid(_) => "schema_invalid",
+            Refusal::Duplicate { .. } => "duplicate",
             Refusal::AddressBlocked { why, .. } => match why {
                 Blocked::Denied => "ip_denied",
                 Blocked::NotAllowed => "ip_not_allowed",
@@ -172,6 +182,8 @@ impl Refusal {
 
     fn details(&self) -> Option<Value> {
         match self {
+            Refusal::SchemaInvalid(misfits) => Some(json!({ "validation_errors": misfits })),
+            Refusal::Duplicate { first } => Some(json!({ "event_id": first })),
             Refusal::Unauthorized(refused, _) => Some(json!({ "reason": refused.as_str() })),
             Refusal::AddressBlocked { sender, .. } => {
                 Some(json!({ "reason": self.reason(), "address": sender }))
@@ -414,7 +426,11 @@ mod tests {
                 Refusal::RateLimited { .. } => {
                     Refusal::Unauthorized(verify::Refused::SignatureMissing, None)
                 }
-                Refusal::Unauthorized(..) => Refusal::PayloadTooLarge { limit_bytes: 1 },
+                Refusal::Unauthorized(..) => Refusal::SchemaInvalid(Vec::new()),
+                Refusal::SchemaInvalid(..) => Refusal::Duplicate {
+                    first: "evt_1".into(),
+                },
+                Refusal::Duplicate { .. } => Refusal::PayloadTooLarge { limit_bytes: 1 },
                 Refusal::PayloadTooLarge { .. } => Refusal::HeadersTooLarge {
                     max_bytes: 1,
                     max_count: 1,
@@ -456,6 +472,7 @@ mod tests {
             include_str!("ingest/tests.rs"),
             include_str!("ingest/tests/verification.rs"),
             include_str!("ingest/tests/bad_input.rs"),
+            include_str!("ingest/tests/checks.rs"),
             include_str!("ingest/tests/rules.rs"),
             include_str!("ingest/tests/heads.rs"),
             include_str!("recorder/tests.rs"),

@@ -18,6 +18,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -56,8 +57,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Where events are recorded: Postgres, or a test's.
 pub trait Book: Clone + Send + Sync + 'static {
-    /// All or nothing; may be called again with the same batch.
-    fn record(&self, batch: &[Recorded]) -> impl Future<Output = store::Result<()>> + Send;
+    /// All or nothing; may be called again with the same batch. Of each event the one that it is a duplicate of.
+    fn record(
+        &self,
+        batch: &[Recorded],
+    ) -> impl Future<Output = store::Result<Vec<Option<Uuid>>>> + Send;
 
     /// Makes room for the rows of this batch, unless no clock can be right that wants them there.
     fn make_partitions(&self, batch: &[Recorded])
@@ -65,7 +69,7 @@ pub trait Book: Clone + Send + Sync + 'static {
 }
 
 impl Book for Pool {
-    async fn record(&self, batch: &[Recorded]) -> store::Result<()> {
+    async fn record(&self, batch: &[Recorded]) -> store::Result<Vec<Option<Uuid>>> {
         store::events::record(self, batch).await
     }
 
@@ -91,6 +95,20 @@ impl Book for Pool {
 /// Is told of everything that was committed and has deliveries. Must not block.
 pub type HandOver = Arc<dyn Fn(Vec<Recorded>) + Send + Sync>;
 
+/// What became of an event that is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    First,
+    /// Of this event; it is kept as such and goes nowhere.
+    Duplicate(Uuid),
+}
+
+impl Committed {
+    fn of(first: Option<Uuid>) -> Committed {
+        first.map_or(Committed::First, Committed::Duplicate)
+    }
+}
+
 /// Gives events to the writers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle(mpsc::Sender<Entry>);
@@ -98,14 +116,14 @@ pub struct Handle(mpsc::Sender<Entry>);
 #[derive(Debug)]
 struct Entry {
     recorded: Recorded,
-    answer: oneshot::Sender<Result<(), Refusal>>,
+    answer: oneshot::Sender<Result<Committed, Refusal>>,
     /// The body's share of the budget, until the sender has its answer.
     _charge: Option<Charge>,
 }
 
 impl Handle {
     /// Returns once the event is committed, or is known not to be, or nobody can know.
-    pub async fn record(&self, recorded: Recorded, charge: Charge) -> Result<(), Refusal> {
+    pub async fn record(&self, recorded: Recorded, charge: Charge) -> Result<Committed, Refusal> {
         self.enqueue(recorded, Some(charge))?
             .await
             .unwrap_or(Err(Refusal::DatabaseAway))
@@ -115,7 +133,7 @@ impl Handle {
         &self,
         recorded: Recorded,
         charge: Option<Charge>,
-    ) -> Result<oneshot::Receiver<Result<(), Refusal>>, Refusal> {
+    ) -> Result<oneshot::Receiver<Result<Committed, Refusal>>, Refusal> {
         let (answer, answered) = oneshot::channel();
         self.0
             .try_send(Entry {
@@ -224,7 +242,7 @@ impl<B: Book> Writer<B> {
         let results = self.record(&recorded).await;
         let mut committed = Vec::with_capacity(recorded.len());
         for (recorded, result) in recorded.into_iter().zip(&results) {
-            if result.is_ok() && !recorded.deliveries.is_empty() {
+            if matches!(result, Ok(Committed::First)) && !recorded.deliveries.is_empty() {
                 self.metrics
                     .recorder
                     .deliveries
@@ -246,12 +264,14 @@ impl<B: Book> Writer<B> {
     }
 
     /// One result for each event. A batch with a row that the database refuses is halved until that row is alone.
-    async fn record(&mut self, recorded: &[Recorded]) -> Vec<Result<(), Refusal>> {
+    async fn record(&mut self, recorded: &[Recorded]) -> Vec<Result<Committed, Refusal>> {
         let mut results = Vec::with_capacity(recorded.len());
         let mut parts = vec![recorded];
         while let Some(part) = parts.pop() {
             match self.record_part(part).await {
-                Ok(()) => results.extend(part.iter().map(|_| Ok(()))),
+                Ok(firsts) => {
+                    results.extend(firsts.into_iter().map(|first| Ok(Committed::of(first))));
+                }
                 Err(store::Error::Data(_)) if part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([second, first]);
@@ -274,7 +294,7 @@ impl<B: Book> Writer<B> {
         results
     }
 
-    async fn record_part(&mut self, part: &[Recorded]) -> store::Result<()> {
+    async fn record_part(&mut self, part: &[Recorded]) -> store::Result<Vec<Option<Uuid>>> {
         let patience = if self.away {
             PATIENCE_WHEN_AWAY
         } else {
@@ -286,7 +306,7 @@ impl<B: Book> Writer<B> {
         loop {
             let started = service::clock::instant();
             let error = match bounded(given_up, self.book.record(part)).await {
-                Ok(()) => {
+                Ok(firsts) => {
                     self.away = false;
                     self.metrics
                         .recorder
@@ -297,7 +317,7 @@ impl<B: Book> Writer<B> {
                             .duration_since(started)
                             .as_secs_f64(),
                     );
-                    return Ok(());
+                    return Ok(firsts);
                 }
                 Err(store::Error::MissingPartition(_)) if !partitions_made => {
                     match bounded(given_up, self.book.make_partitions(part)).await {
@@ -324,10 +344,10 @@ impl<B: Book> Writer<B> {
 }
 
 /// A call of the book's that is given up at `deadline`: a connection whose other side is gone hangs for minutes.
-async fn bounded(
+async fn bounded<T>(
     deadline: Instant,
-    call: impl Future<Output = store::Result<()>>,
-) -> store::Result<()> {
+    call: impl Future<Output = store::Result<T>>,
+) -> store::Result<T> {
     tokio::time::timeout_at(deadline, call)
         .await
         .unwrap_or_else(|_| {

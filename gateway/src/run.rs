@@ -136,10 +136,7 @@ impl Options {
     }
 }
 
-fn egress_options(
-    args: &crate::args::Egress,
-    allow: &[String],
-) -> anyhow::Result<egress::Options> {
+fn egress_options(args: &crate::args::Egress, allow: &[String]) -> anyhow::Result<egress::Options> {
     let rules = |texts: &[String], flag: &'static str| {
         let texts = texts.iter().filter(|text| !text.is_empty());
         texts
@@ -156,7 +153,10 @@ fn egress_options(
             ..egress::Policy::default()
         }),
     };
-    let proxy = args.egress_proxy.as_ref().filter(|proxy| !proxy.0.is_empty());
+    let proxy = args
+        .egress_proxy
+        .as_ref()
+        .filter(|proxy| !proxy.0.is_empty());
     let proxy = proxy
         .map(|proxy| proxy.0.parse::<egress::Proxy>().context("--egress-proxy"))
         .transpose()?;

@@ -16,7 +16,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use store::{Lease, Pool, lease, partitions, queue};
+use store::{Lease, Pool, dedup, lease, partitions, queue};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -215,6 +215,47 @@ impl Duty for Depth {
     }
 }
 
+/// Forgets the dedup keys whose windows are over.
+pub struct Dedup {
+    pub pool: Pool,
+    pub metrics: Arc<Metrics>,
+}
+
+const DEDUP_EVERY: Duration = Duration::from_secs(10);
+
+/// Keys of one statement: some tens of milliseconds.
+const DEDUP_STATEMENT: u32 = 5_000;
+
+/// Statements of one sweep: together 50,000 keys a second, more than are recorded. What remains waits for the next.
+const DEDUP_SWEEP: usize = 100;
+
+impl Duty for Dedup {
+    const NAME: &'static str = "dedup";
+
+    async fn perform(&mut self) -> anyhow::Result<()> {
+        for _ in 0..DEDUP_SWEEP {
+            let gone = dedup::expire(&self.pool, DEDUP_STATEMENT)
+                .await
+                .context("forgetting dedup keys")?;
+            self.metrics.housekeeping.dedup_expired.inc_by(gone);
+            if gone < u64::from(DEDUP_STATEMENT) {
+                break;
+            }
+        }
+        let next = dedup::next_expiry(&self.pool)
+            .await
+            .context("looking for the next dedup key")?;
+        let overdue = next.map_or(0.0, |next| clock::now().duration_since(next).as_secs_f64());
+        let metric = &self.metrics.housekeeping.dedup_overdue_seconds;
+        metric.with_label_values::<&str>(&[]).set(overdue.max(0.0));
+        Ok(())
+    }
+
+    fn relieved(&mut self) {
+        self.metrics.housekeeping.dedup_overdue_seconds.reset();
+    }
+}
+
 /// What each replica measures of itself.
 struct Measure {
     pool: Pool,
@@ -265,6 +306,10 @@ pub fn start(
         pool: pool.clone(),
         metrics: metrics.clone(),
     };
+    let dedup = Dedup {
+        pool: pool.clone(),
+        metrics: metrics.clone(),
+    };
     let measure = Measure {
         pool: pool.clone(),
         ingest,
@@ -274,6 +319,7 @@ pub fn start(
     vec![
         leased(partitions, leases, PARTITIONS_EVERY, metrics, token),
         leased(depth, leases, DEPTH_EVERY, metrics, token),
+        leased(dedup, leases, DEDUP_EVERY, metrics, token),
         task::spawn(
             measure,
             DEPTH_EVERY,

@@ -5,11 +5,13 @@
 
 use crate::{
     admission::{ContentTypes, Cors, CustomResponse, IpFilter, RateLimit},
+    dedup,
     event::EventView,
     filter::{Index, Matcher},
     ids::{self, Prefix},
     retry,
     row::{self, Kind, Row, RowKey, Spec},
+    schema, transform,
     verify::Verifier,
 };
 use http::Method;
@@ -55,6 +57,8 @@ pub struct Source {
     /// `None`: 200 with the event's id as JSON.
     pub response: Option<CustomResponse>,
     pub verifier: Option<Verifier>,
+    pub schema: Option<Arc<schema::Check>>,
+    pub dedup: Option<dedup::Rule>,
     /// In the order of their UIDs.
     pub connections: Vec<Arc<Connection>>,
     /// Of `connections`, by their places.
@@ -70,6 +74,9 @@ pub struct Connection {
     pub destination: Uuid,
     pub suspended: bool,
     pub matcher: Matcher,
+    /// The filter's expression, which is evaluated at delivery.
+    pub expression: Option<transform::Expression>,
+    pub transform: Option<transform::Transform>,
     pub retry: Option<retry::Policy>,
 }
 
@@ -204,8 +211,9 @@ impl Table {
             };
             let mut connections = of_source.remove(&uid).unwrap_or_default();
             connections.sort_by_key(|connection| connection.uid);
-            self.sources
-                .insert(uid, Arc::new(Source::new(row, spec, connections)));
+            let before = self.sources.get(&uid).map(Arc::as_ref);
+            let source = Arc::new(Source::new(row, spec, connections, before));
+            self.sources.insert(uid, source);
         }
     }
 
@@ -258,7 +266,18 @@ impl Table {
 }
 
 impl Source {
-    fn new(row: &Row, spec: &row::SourceSpec, connections: Vec<Arc<Connection>>) -> Source {
+    fn new(
+        row: &Row,
+        spec: &row::SourceSpec,
+        connections: Vec<Arc<Connection>>,
+        before: Option<&Source>,
+    ) -> Source {
+        // Compiling a large schema takes milliseconds, and most changes are a connection's.
+        let compiled = before.and_then(|before| before.schema.as_ref());
+        let schema = spec.schema.as_ref().map(|rule| match compiled {
+            Some(check) if check.rule == *rule => check.clone(),
+            _ => Arc::new(schema::Check::new(rule.clone())),
+        });
         let methods = spec
             .methods
             .iter()
@@ -285,6 +304,8 @@ impl Source {
                 .verification
                 .as_ref()
                 .map(|verification| Verifier::new(verification, &row.secrets)),
+            schema,
+            dedup: spec.dedup.clone(),
             index: Index::new(
                 connections
                     .iter()
@@ -318,6 +339,8 @@ impl Connection {
             destination: spec.destination,
             suspended: spec.suspended,
             matcher: spec.filter.as_ref().map(Matcher::new).unwrap_or_default(),
+            expression: spec.expression.clone(),
+            transform: spec.transform.clone(),
             retry: spec.retry.clone(),
         }
     }

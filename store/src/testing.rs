@@ -326,7 +326,7 @@ async fn ensure_template(port: u16) -> String {
 }
 
 /// The statements that run at every event, for tests of their plans: a name and the text.
-pub const HOT_STATEMENTS: [(&str, &str); 9] = [
+pub const HOT_STATEMENTS: [(&str, &str); 10] = [
     ("record", crate::events::RECORD),
     ("get_many", crate::events::GET_MANY),
     ("write", crate::outcomes::WRITE),
@@ -336,6 +336,7 @@ pub const HOT_STATEMENTS: [(&str, &str); 9] = [
     ("count", crate::queue::COUNT),
     ("acquire", crate::lease::ACQUIRE),
     ("renew", crate::lease::RENEW),
+    ("expire", crate::dedup::EXPIRE),
 ];
 
 async fn connect(port: u16, database: &str) -> Result<PgConnection, sqlx::Error> {

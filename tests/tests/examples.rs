@@ -19,11 +19,16 @@ macro_rules! trials {
 
 trials! {
     custom_response = "custom-response",
+    deduplication = "deduplication",
+    destination_templates = "destination-templates",
     filters = "filters",
+    http_auth = "http-auth",
     ip_filter = "ip-filter",
     quickstart = "quickstart",
-    transforms = "transforms",
     rate_limited_source = "rate-limited-source",
+    schema = "schema",
+    signing = "signing",
+    transforms = "transforms",
     verification_by_hand = "verification-hmac",
     verification_by_template = "verification-templates",
 }

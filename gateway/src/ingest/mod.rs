@@ -11,10 +11,11 @@
 pub mod admission;
 pub mod answer;
 pub mod body;
+mod checks;
 pub mod client;
+pub mod cors;
 pub mod documents;
 pub mod handshake;
-pub mod cors;
 pub mod head;
 pub mod ids;
 pub mod judge;
@@ -27,7 +28,7 @@ use crate::{
     egress,
     errors::Refusal,
     metrics::Metrics,
-    recorder,
+    recorder::{self, Committed},
     seen::{Observer, Seen},
     table,
 };
@@ -53,7 +54,7 @@ use std::{
     },
     time::Instant,
 };
-use store::events::{Event, NewDelivery, Recorded};
+use store::events::{Event, NewDelivery, Recorded, Verification};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -336,7 +337,10 @@ impl Ingest {
             head,
             body: buffered.bytes,
         };
-        let record = match request.judge(&source, &self.public_url, &self.documents).await? {
+        let record = match request
+            .judge(&source, &self.public_url, &self.documents)
+            .await?
+        {
             Judged::Record(record) => record,
             Judged::Reply(reply) => return Ok(Taken::Replied(reply)),
         };
@@ -347,20 +351,41 @@ impl Ingest {
             applied.head.revision,
             ready.shards,
         );
-        let accepted = Accepted {
+        let mut accepted = Accepted {
             event_id: recorded.event.id,
             duplicate: false,
             body_bytes: recorded.event.body.len(),
             deliveries: recorded.deliveries.len(),
         };
-        ready.recorder.record(recorded, buffered.charge).await?;
+        let marks = recorded.verification == Verification::SchemaInvalid;
+        let committed = ready.recorder.record(recorded, buffered.charge).await?;
+        if marks {
+            self.sources
+                .marked(&counts, "schema_invalid", &self.metrics.ingest);
+        }
+        if let Committed::Duplicate(first) = committed {
+            self.sources
+                .marked(&counts, "duplicate", &self.metrics.ingest);
+            if source.dedup.as_ref().is_some_and(|rule| rule.conflict) {
+                let first = format(Prefix::Event, first);
+                return Err(Refusal::Duplicate { first });
+            }
+            accepted.event_id = first;
+            accepted.duplicate = true;
+            accepted.deliveries = 0;
+        }
         Ok(Taken::Recorded(accepted))
     }
 
     /// The rows that a request becomes.
     fn recorded(
         &self,
-        Record { request, matched }: Record,
+        Record {
+            request,
+            matched,
+            verification,
+            dedup,
+        }: Record,
         source: &Source,
         counts: &sources::Counts,
         revision: i64,
@@ -382,6 +407,8 @@ impl Ingest {
         Recorded {
             deliveries: deliveries(event.id, matched, shards),
             event: Arc::new(event),
+            verification,
+            dedup,
         }
     }
 

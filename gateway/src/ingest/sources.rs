@@ -26,6 +26,7 @@ pub struct Counts {
     pub bucket: Bucket,
     refused: Mutex<HashSet<&'static str>>,
     replied: Mutex<HashSet<&'static str>>,
+    marked: Mutex<HashSet<&'static str>>,
 }
 
 impl Counts {
@@ -57,6 +58,7 @@ impl Sources {
             bucket: Bucket::default(),
             refused: Mutex::default(),
             replied: Mutex::default(),
+            marked: Mutex::default(),
         });
         self.counts.rcu(|all| {
             let mut all = HashMap::clone(all);
@@ -85,6 +87,15 @@ impl Sources {
             .with_label_values(&[&counts.namespace, counts.name.as_str(), kind])
             .inc();
         words(&counts.replied).insert(kind);
+    }
+
+    /// Counts a recorded event of which the checks found something out.
+    pub fn marked(&self, counts: &Counts, mark: &'static str, metrics: &Ingest) {
+        metrics
+            .marked
+            .with_label_values(&[&counts.namespace, counts.name.as_str(), mark])
+            .inc();
+        words(&counts.marked).insert(mark);
     }
 
     /// Takes away what was counted for sources that left the table a while ago. Called with each look at the table.
@@ -127,6 +138,7 @@ impl Sources {
             for (series, made) in [
                 (&metrics.refused, &counts.refused),
                 (&metrics.replied, &counts.replied),
+                (&metrics.marked, &counts.marked),
             ] {
                 for word in words(made).iter() {
                     let labels = [&counts.namespace, counts.name.as_str(), word];

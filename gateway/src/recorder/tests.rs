@@ -69,7 +69,7 @@ impl Fake {
 }
 
 impl Book for Fake {
-    async fn record(&self, batch: &[Recorded]) -> store::Result<()> {
+    async fn record(&self, batch: &[Recorded]) -> store::Result<Vec<Option<Uuid>>> {
         self.0.calls.lock().unwrap().push(batch.len());
         self.0.gate.acquire().await.unwrap().forget();
         if batch.iter().any(|recorded| recorded.event.method == POISON) {
@@ -92,7 +92,7 @@ impl Book for Fake {
         if answer == Some(Answer::Lost) {
             Err(Error::Unavailable("reset".into()))
         } else {
-            Ok(())
+            Ok(vec![None; batch.len()])
         }
     }
 
@@ -160,11 +160,12 @@ fn event(method: &str, body: usize) -> Recorded {
     Recorded {
         event: Arc::new(event),
         deliveries: vec![delivery],
+        ..Recorded::default()
     }
 }
 
 impl Test {
-    fn send(&self, recorded: Recorded) -> oneshot::Receiver<Result<(), Refusal>> {
+    fn send(&self, recorded: Recorded) -> oneshot::Receiver<Result<Committed, Refusal>> {
         self.handle
             .enqueue(recorded, None)
             .expect("the queue has room")
@@ -181,6 +182,7 @@ impl Test {
                 answer
                     .await
                     .expect("a writer answers")
+                    .map(|committed| assert_eq!(committed, Committed::First))
                     .map_err(|refusal| refusal.reason()),
             );
         }
@@ -440,7 +442,14 @@ async fn postgres_refuses_one_row_and_keeps_the_others() {
     for answer in answers {
         results.push(answer.await.unwrap().map_err(|refusal| refusal.reason()));
     }
-    assert_eq!(results, [Ok(()), Err("not_storable"), Ok(())]);
+    assert_eq!(
+        results,
+        [
+            Ok(Committed::First),
+            Err("not_storable"),
+            Ok(Committed::First)
+        ]
+    );
     let kept = store::events::get_many(&database.store.pool, &ids)
         .await
         .unwrap();
@@ -480,10 +489,10 @@ async fn a_day_is_made_for_rows_of_today_and_for_no_others() {
     };
     for (days, result) in [
         (-40, Err("database_away")),
-        (0, Ok(())),
+        (0, Ok(Committed::First)),
         (-40, Err("database_away")),
         (40, Err("database_away")),
-        (1, Ok(())),
+        (1, Ok(Committed::First)),
     ] {
         let answer = handle.enqueue(of(days), None).unwrap().await.unwrap();
         assert_eq!(answer.map_err(|refusal| refusal.reason()), result, "{days}");

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 #[derive(Debug, Clone)]
 pub struct DeliveryMetrics {
-    attempts: [IntCounter; 6],
+    attempts: [IntCounter; 7],
     pub(crate) attempt_seconds: Histogram,
     pub(crate) delivered: IntCounter,
+    pub(crate) filtered: IntCounter,
     pub(crate) dead_letters: IntCounter,
     pub(crate) retries: IntCounter,
     /// From the recording of an event to the end of its first attempt.
@@ -28,12 +29,13 @@ pub struct DeliveryMetrics {
     pub(crate) notifications: IntCounter,
 }
 
-const WORDS: [&str; 6] = [
+const WORDS: [&str; 7] = [
     "delivered",
     "refused",
     "timed_out",
     "unreachable",
     "blocked",
+    "filtered",
     "internal",
 ];
 
@@ -69,6 +71,7 @@ impl DeliveryMetrics {
                 &seconds,
             ),
             delivered: finished.with_label_values(&["delivered"]),
+            filtered: finished.with_label_values(&["filtered"]),
             dead_letters: finished.with_label_values(&["dead_letter"]),
             retries: counter(
                 "hookstream_delivery_retries_total",

@@ -83,6 +83,8 @@ pub struct Options {
     /// A destination that is out of the routing table for that long is gone, and its deliveries are dead letters.
     pub gone_grace: Duration,
     pub egress: egress::Options,
+    /// Evaluates what connections want evaluated. Starts nothing before one does.
+    pub sandbox: sandbox::Pool,
     /// Is told of each attempt; if it is full, it isn't.
     pub observer: Option<mpsc::Sender<Report>>,
 }
@@ -101,6 +103,7 @@ impl Options {
             horizon: Duration::from_secs(60),
             gone_grace: Duration::from_secs(60),
             egress: egress::Options::default(),
+            sandbox: sandbox::Pool::new(sandbox::Options::default(), sandbox::Metrics::default()),
             observer: None,
         }
     }

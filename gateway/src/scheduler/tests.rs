@@ -241,6 +241,7 @@ fn recorded(destination: Uuid, body: Vec<u8>) -> Recorded {
     Recorded {
         event: Arc::new(event),
         deliveries: vec![delivery],
+        ..Recorded::default()
     }
 }
 

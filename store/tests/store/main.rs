@@ -6,6 +6,7 @@
 )]
 
 mod crash;
+mod dedup;
 mod history;
 mod leases;
 mod listen;

@@ -6,7 +6,7 @@
 
 use super::{Actor, Message};
 use crate::{
-    deliver::{self, Answer, Attempt},
+    deliver::{self, Answer, Attempt, transform::Shaping},
     outcomes::{Fate, Job, Written},
     scheduler::{
         Report,
@@ -145,22 +145,25 @@ impl Actor {
             entry.attempts + 1,
             row.clone(),
         );
+        let shaping = self
+            .current
+            .connection(entry.connection_id)
+            .and_then(|connection| Shaping::of(connection, &self.options.sandbox));
         let weight = self.slots.weight(entry.bytes());
         self.slots.begin(destination, &row.row.namespace, weight);
         self.flying += entry.bytes();
         let task = tokio::spawn(async move {
             let started = clock::instant();
-            let answer = target
-                .target
-                .send(
-                    &client,
-                    Attempt {
-                        event: &event,
-                        number,
-                        now,
-                    },
-                )
-                .await;
+            let attempt = Attempt {
+                event: &event,
+                number,
+                now,
+                set: None,
+            };
+            let answer = match &shaping {
+                None => target.target.send(&client, attempt).await,
+                Some(shaping) => shaping.send(&target.target, &client, attempt).await,
+            };
             ending.with(answer, started.elapsed());
         });
         self.flights.insert(
@@ -231,7 +234,8 @@ impl Actor {
             .connection(entry.connection_id)
             .and_then(|connection| connection.retry.as_ref())
             .unwrap_or(&spec.retry);
-        let step = retry::next_step(own, number, &answer.outcome, entry.recorded_at, now);
+        let dice = rand::random();
+        let step = retry::next_step(own, number, &answer.outcome, entry.recorded_at, now, dice);
         if number == 1
             && let Ok(since) = Duration::try_from(now.duration_since(entry.recorded_at))
         {
@@ -255,6 +259,7 @@ impl Actor {
         }
         let finished = match step {
             Step::Done => Finished::Delivered,
+            Step::Filtered => Finished::Filtered,
             Step::DeadLetter(reason) => Finished::DeadLetter(reason),
             Step::RetryAt(at) => Finished::RetryAt(stored(at)),
         };
@@ -298,23 +303,19 @@ impl Actor {
             connection_id: entry.connection_id,
             namespace: entry.event.namespace.clone(),
             recorded_at: entry.recorded_at,
-            attempt,
+            attempts: attempt.number,
+            attempt: Some(attempt),
             step,
         };
         if let Some(held) = self.shard(shard, epoch) {
             held.unwritten += 1;
         }
-        let retry_at = if let Finished::RetryAt(at) = step {
-            Some(at)
-        } else {
-            None
-        };
         self.unwritten.insert(
             (shard, epoch, entry.delivery_id),
             Unwritten {
                 entry,
                 bytes,
-                retry_at,
+                retry_at: step.retry_at(),
             },
         );
         // The writer outlives the actor.
@@ -340,8 +341,11 @@ impl Actor {
             match fate {
                 Fate::Written => match job.outcome.step {
                     Finished::Delivered => self.metrics.delivered.inc(),
+                    Finished::Filtered => self.metrics.filtered.inc(),
                     Finished::DeadLetter(_) => self.metrics.dead_letters.inc(),
-                    Finished::RetryAt(_) => self.metrics.retries.inc(),
+                    Finished::RetryAt(_) | Finished::RetryInPlaceAt(_) => {
+                        self.metrics.retries.inc()
+                    }
                 },
                 Fate::Fenced | Fate::Refused => self.metrics.outcomes_discarded.inc(),
             }

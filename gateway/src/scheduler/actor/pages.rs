@@ -36,7 +36,10 @@ impl Actor {
         self.handle.inbox.taken(batch.bytes);
         let now = clock::now();
         let mut elsewhere = Vec::new();
-        for Recorded { event, deliveries } in batch.events {
+        for Recorded {
+            event, deliveries, ..
+        } in batch.events
+        {
             for delivery in deliveries {
                 let id = delivery.destination_id;
                 let Some(Some(held)) = self.shards.get(usize::from(delivery.shard)) else {

@@ -55,9 +55,9 @@ fn destination(complete: bool) -> Destination {
                 backoff: Backoff::Fixed,
                 intervals_ms: vec![1],
                 max_retries: 1,
-                max_age_ms: None,
                 retry_on: vec![],
                 respect_retry_after: false,
+                ..Policy::default()
             },
             concurrency: 4,
             ..DestinationSpec::default()

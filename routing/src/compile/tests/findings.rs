@@ -17,10 +17,8 @@ fn check(kind: &str, spec: &str, expected: Expect) {
 fn a_field_whose_behaviour_comes_later_is_refused_by_name() {
     check(
         "Source",
-        "{schema: {jsonSchema: {}}, dedup: {strategy: PayloadHash}, retention: {events: 30d}}",
+        "{retention: {events: 30d}}",
         expect![[r#"
-            Source/shop/x Accepted NotImplemented: spec.schema: `spec.schema` is not implemented yet; a later version brings it. Until then leave it out
-            Source/shop/x Accepted NotImplemented: spec.dedup: `spec.dedup` is not implemented yet; a later version brings it. Until then leave it out
             Source/shop/x Accepted NotImplemented: spec.retention: `spec.retention` is not implemented yet; a later version brings it. Until then leave it out
             Source/shop/x routes nothing
         "#]],
@@ -389,9 +387,11 @@ fn an_update_that_does_not_compile_keeps_the_last_good_row() {
     let mut ground = Ground::of(QUICKSTART);
     ground.compile();
     let good = ground.row("Source/shop/github");
-    ground.apply("{kind: Source, metadata: {name: github}, spec: {path: github, dedup: {strategy: PayloadHash}}}");
+    ground.apply(
+        "{kind: Source, metadata: {name: github}, spec: {path: github, retention: {events: 30d}}}",
+    );
     expect![[r#"
-        Source/shop/github Accepted NotImplemented: spec.dedup: `spec.dedup` is not implemented yet; a later version brings it. Until then leave it out
+        Source/shop/github Accepted NotImplemented: spec.retention: `spec.retention` is not implemented yet; a later version brings it. Until then leave it out
         Source/shop/github routes generation 1
     "#]]
     .assert_eq(&ground.compile());

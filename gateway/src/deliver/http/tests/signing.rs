@@ -197,7 +197,12 @@ async fn what_is_signed_here_other_peoples_libraries_verify_in_three_languages()
 
     // Two keys that overlap: who knows only one of them is content, whichever it is.
     let other = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
-    let received = delivered(signed(Scheme::StandardWebhooks {}, 3), &[other, SHARED, ASYMMETRIC], BODY).await;
+    let received = delivered(
+        signed(Scheme::StandardWebhooks {}, 3),
+        &[other, SHARED, ASYMMETRIC],
+        BODY,
+    )
+    .await;
     let covered = ["webhook-id", "webhook-timestamp"];
     for secret in [SHARED, other] {
         let case = json!({ "scheme": "standard-webhooks", "secret": secret });
