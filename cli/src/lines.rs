@@ -241,9 +241,8 @@ mod tests {
             backoff: Backoff::Fixed,
             intervals_ms: vec![1000],
             max_retries: 1,
-            max_age_ms: None,
             retry_on: vec![],
-            respect_retry_after: true,
+            ..Policy::default()
         };
         let http = HttpSpec {
             url: "http://127.0.0.1/".into(),

@@ -150,6 +150,11 @@ pub struct Retry {
     /// Wait as long as the answer's `Retry-After` says, up to 24h, where that is longer than the interval. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub respect_retry_after: Option<bool>,
+    /// Each wait is longer or shorter by up to this share of it, as `20%`, so that what failed together doesn't come back together.
+    /// Default: none; the waits are exactly the intervals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4), regex(pattern = "^(100|[1-9]?[0-9])%$"))]
+    pub jitter: Option<String>,
 }
 
 /// How the wait before a retry grows.

@@ -11,6 +11,7 @@
 
 mod claims;
 mod connection;
+mod delivery;
 mod destination;
 mod filter;
 mod findings;

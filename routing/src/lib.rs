@@ -7,6 +7,7 @@
 //! Not here: Kubernetes calls (`operator`), SQL (`store`), sockets (`gateway`).
 
 pub mod compile;
+pub mod delivery;
 pub mod duration;
 pub mod event;
 pub mod filter;

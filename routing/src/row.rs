@@ -8,7 +8,7 @@
 
 use crate::{
     compile::{DEFAULT_CONCURRENCY, DEFAULT_MAX_BODY_BYTES, DEFAULT_TIMEOUT},
-    filter, retry,
+    delivery, filter, retry,
     secret::Secret,
     verify,
 };
@@ -163,6 +163,12 @@ pub struct DestinationSpec {
     pub retry: retry::Policy,
     /// Most attempts in flight at once.
     pub concurrency: u32,
+    /// `None`: it never opens.
+    pub circuit: Option<delivery::Circuit>,
+    /// `None`: no limit.
+    pub rate_limit: Option<delivery::RateLimit>,
+    /// `None`: none is promised.
+    pub order: Option<delivery::Order>,
 }
 
 /// With the compiler's defaults.
@@ -173,6 +179,9 @@ impl Default for DestinationSpec {
             provider: Provider::default(),
             retry: retry::Policy::default(),
             concurrency: DEFAULT_CONCURRENCY,
+            circuit: Some(delivery::Circuit::default()),
+            rate_limit: None,
+            order: None,
         }
     }
 }

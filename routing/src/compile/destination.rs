@@ -1,6 +1,7 @@
 //! A Destination, and how an HTTP one is reached.
 
 use super::{
+    delivery,
     findings::{Findings, Reason},
     retry,
     secrets::Taken,
@@ -61,22 +62,16 @@ pub(super) fn compile(
     for (there, path) in others {
         findings.not_implemented(there, path);
     }
-    let ordered = spec.ordering.as_ref().is_some_and(|ordering| {
-        // No order is what there is, so that one may be written.
-        ordering.mode != crds::OrderingMode::None
-            || ordering.key.is_some()
-            || ordering.on_head_blocked.is_some()
-    });
     findings.not_implemented(spec.signing.is_some(), "spec.signing");
-    findings.not_implemented(spec.circuit_breaker.is_some(), "spec.circuitBreaker");
-    findings.not_implemented(spec.rate_limit.is_some(), "spec.rateLimit");
-    findings.not_implemented(ordered, "spec.ordering");
 
     let retry = spec
         .retry
         .as_ref()
         .map(|written| retry::compile(written, "spec.retry", findings));
     let concurrency = concurrency(spec.concurrency, findings);
+    let circuit = delivery::circuit(spec.circuit_breaker.as_ref(), findings);
+    let rate_limit = delivery::rate_limit(spec.rate_limit.as_ref(), findings);
+    let order = delivery::order(spec.ordering.as_ref(), findings);
     let http = spec
         .http
         .as_ref()
@@ -86,6 +81,9 @@ pub(super) fn compile(
         provider: Provider::Http(http),
         retry: retry.unwrap_or_default(),
         concurrency,
+        circuit: Some(circuit),
+        rate_limit,
+        order,
     })
 }
 

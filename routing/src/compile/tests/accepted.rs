@@ -177,9 +177,18 @@ fn what_a_destination_leaves_out_has_the_documented_defaults() {
                     "timeout",
                     "unreachable"
                   ],
-                  "respect_retry_after": true
+                  "respect_retry_after": true,
+                  "jitter_percent": 0
                 },
-                "concurrency": 20
+                "concurrency": 20,
+                "circuit": {
+                  "trip": {
+                    "in_a_row": 5
+                  },
+                  "cooldown": 60000
+                },
+                "rate_limit": null,
+                "order": null
               }
             }"#]],
     );
@@ -270,9 +279,18 @@ spec:
                     },
                     "timeout"
                   ],
-                  "respect_retry_after": false
+                  "respect_retry_after": false,
+                  "jitter_percent": 0
                 },
-                "concurrency": 7
+                "concurrency": 7,
+                "circuit": {
+                  "trip": {
+                    "in_a_row": 5
+                  },
+                  "cooldown": 60000
+                },
+                "rate_limit": null,
+                "order": null
               }
             }"#]],
     );
@@ -416,7 +434,8 @@ spec:
                     "timeout",
                     "unreachable"
                   ],
-                  "respect_retry_after": true
+                  "respect_retry_after": true,
+                  "jitter_percent": 0
                 }
               }
             }"#]],

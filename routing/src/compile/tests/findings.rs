@@ -32,12 +32,9 @@ fn a_field_whose_behaviour_comes_later_is_refused_by_name() {
     check(
         "Destination",
         "{http: {url: 'https://e.com/{path}', auth: {oauth2: {tokenUrl: 'https://e.com', secretRef: {name: s}}}, tls: {}, template: slack},
-          signing: {standardWebhooks: {}, secretRefs: [{name: s, key: k}]}, circuitBreaker: {}, rateLimit: {deliveries: 1}, ordering: {mode: Strict}}",
+          signing: {standardWebhooks: {}, secretRefs: [{name: s, key: k}]}}",
         expect![[r#"
             Destination/shop/x Accepted NotImplemented: spec.signing: `spec.signing` is not implemented yet; a later version brings it. Until then leave it out
-            Destination/shop/x Accepted NotImplemented: spec.circuitBreaker: `spec.circuitBreaker` is not implemented yet; a later version brings it. Until then leave it out
-            Destination/shop/x Accepted NotImplemented: spec.rateLimit: `spec.rateLimit` is not implemented yet; a later version brings it. Until then leave it out
-            Destination/shop/x Accepted NotImplemented: spec.ordering: `spec.ordering` is not implemented yet; a later version brings it. Until then leave it out
             Destination/shop/x Accepted NotImplemented: spec.http.tls: `spec.http.tls` is not implemented yet; a later version brings it. Until then leave it out
             Destination/shop/x Accepted NotImplemented: spec.http.template: `spec.http.template` is not implemented yet; a later version brings it. Until then leave it out
             Destination/shop/x Accepted NotImplemented: spec.http.url: placeholders in a URL are not implemented yet; a later version brings them. Until then write the whole URL
