@@ -19,6 +19,8 @@ pub struct Ears {
     pub routes: Arc<Notify>,
     /// These destinations have something new in the queue.
     pub queue: Box<dyn Fn(Vec<Uuid>) + Send + Sync>,
+    /// Somebody asks for the circuits of these destinations to be reset.
+    pub resets: Box<dyn Fn(Vec<Uuid>) + Send + Sync>,
     /// A replica came or went.
     pub replicas: Box<dyn Fn() + Send + Sync>,
     /// Nobody knows what was missed.
@@ -30,6 +32,7 @@ impl Ears {
         match hint {
             Hint::Routes { .. } => self.routes.notify_one(),
             Hint::Queue(destinations) => (self.queue)(destinations),
+            Hint::Resets(destinations) => (self.resets)(destinations),
             Hint::Replicas => (self.replicas)(),
             Hint::Lost => {
                 self.routes.notify_one();

@@ -565,10 +565,12 @@ fn hand_over(delivery: scheduler::Handle) -> recorder::HandOver {
 }
 
 fn ears(delivery: scheduler::Handle, routes: Arc<Notify>) -> hints::Ears {
-    let (queue, replicas, lost) = (delivery.clone(), delivery.clone(), delivery);
+    let (queue, resets) = (delivery.clone(), delivery.clone());
+    let (replicas, lost) = (delivery.clone(), delivery);
     hints::Ears {
         routes,
         queue: Box::new(move |destinations| queue.hint(destinations)),
+        resets: Box::new(move |destinations| resets.resets(destinations)),
         replicas: Box::new(move || replicas.replicas_changed()),
         lost: Box::new(move || lost.rescan()),
     }

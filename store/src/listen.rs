@@ -19,6 +19,7 @@ use uuid::Uuid;
 const ROUTES: &str = "hookstream_routes";
 const QUEUE: &str = "hookstream_queue";
 const REPLICAS: &str = "hookstream_replicas";
+const RESETS: &str = "hookstream_resets";
 
 /// Silence after which the server is asked whether it is still there. Well below what makes a NAT forget a connection.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -33,6 +34,8 @@ pub enum Hint {
     Routes { epoch: i64, revision: i64 },
     /// These destinations have something new in the queue.
     Queue(Vec<Uuid>),
+    /// Somebody asks for the circuits of these destinations to be reset.
+    Resets(Vec<Uuid>),
     /// A replica applied another revision, came or went.
     Replicas,
     /// The connection was lost and is back; what was said meanwhile is unknown: look at everything.
@@ -103,7 +106,11 @@ async fn listen(options: PgConnectOptions) -> Result<PgListener> {
     let mut listener = PgListener::connect_with(&pool).await?;
     // We connect again ourselves, so that a failure to do so is seen.
     listener.eager_reconnect(false);
-    within(ANSWER, listener.listen_all([ROUTES, QUEUE, REPLICAS])).await?;
+    within(
+        ANSWER,
+        listener.listen_all([ROUTES, QUEUE, REPLICAS, RESETS]),
+    )
+    .await?;
     Ok(listener)
 }
 
@@ -116,15 +123,19 @@ fn parse(channel: &str, payload: &str) -> Hint {
                 revision: revision.parse().ok()?,
             })
         }),
-        QUEUE => payload
-            .split(',')
-            .map(|id| Uuid::try_parse(id).ok())
-            .collect::<Option<_>>()
-            .map(Hint::Queue),
+        QUEUE => destinations(payload).map(Hint::Queue),
+        RESETS => destinations(payload).map(Hint::Resets),
         REPLICAS => Some(Hint::Replicas),
         _ => None,
     };
     parsed.unwrap_or(Hint::Lost)
+}
+
+fn destinations(payload: &str) -> Option<Vec<Uuid>> {
+    payload
+        .split(',')
+        .map(|id| Uuid::try_parse(id).ok())
+        .collect()
 }
 
 /// The destinations that one notification names; more go into further ones (a payload has at most 8,000 bytes).

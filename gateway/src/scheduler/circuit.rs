@@ -153,9 +153,17 @@ impl Circuit {
     /// May an attempt begin, beside those that are in flight?
     pub(super) fn admits(&self, in_flight: usize, now: Timestamp) -> bool {
         match self.state {
-            State::Closed => self.ramp.is_none_or(|most| in_flight < most as usize),
             State::Open { until } => until <= now,
-            State::HalfOpen => false,
+            State::Closed | State::HalfOpen => !self.is_full(in_flight),
+        }
+    }
+
+    /// No attempt may begin before one has ended.
+    pub(super) fn is_full(&self, in_flight: usize) -> bool {
+        match self.state {
+            State::Closed => self.ramp.is_some_and(|most| in_flight >= most as usize),
+            State::Open { .. } => false,
+            State::HalfOpen => true,
         }
     }
 

@@ -16,6 +16,7 @@ fn entry(seconds: i64, bytes: usize) -> Entry {
         connection_id: Uuid::nil(),
         recorded_at: at(seconds),
         attempts: 0,
+        retry_at: None,
         event: Arc::new(Event {
             id: Uuid::nil(),
             namespace: "n".into(),
@@ -39,7 +40,7 @@ fn retry(seconds: i64) -> Entry {
 }
 
 fn destination(complete: bool) -> Destination {
-    let mut destination = Destination::new(0, complete);
+    let mut destination = Destination::new(0, complete, at(0));
     let row = Arc::new(table::Destination {
         uid: Uuid::nil(),
         namespace: "n".into(),
