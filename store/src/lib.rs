@@ -11,10 +11,13 @@
 //! Not here: what an outcome means (`routing::retry`), when to retry a failed call (the callers; [`Error::is_transient`]).
 
 pub mod dedup;
+pub mod attempts;
+pub mod deliveries;
 pub mod destination_state;
 pub mod error;
 pub mod events;
 pub mod installation;
+pub mod jobs;
 pub mod keyring;
 pub mod lease;
 pub mod listen;
@@ -25,6 +28,7 @@ pub mod pool;
 pub mod private_server;
 pub mod queue;
 pub mod replicas;
+pub mod retries;
 pub mod routes;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -5,6 +5,7 @@
 
 use crate::{
     Pool,
+    attempts::Trigger,
     error::Result,
     events::{Event, event_columns, shard_to_sql},
     pool::On,
@@ -28,9 +29,39 @@ pub struct Pending {
     pub namespace: Arc<str>,
     /// Attempts made so far.
     pub attempts: u32,
+    /// Of the event, or when the delivery was set going again: what the retry policy's age counts from.
     pub recorded_at: Timestamp,
     /// A retry that kept its place in the queue waits until then.
     pub retry_at: Option<Timestamp>,
+    pub round: Round,
+}
+
+/// Which time this is that the delivery goes through the queue. By default the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Round {
+    /// Times that it was set going again (see `retries`).
+    pub number: u32,
+    /// Attempts of earlier rounds: they don't count against the retry policy.
+    pub attempts_before: u32,
+    /// What set it going, unless a person did.
+    pub job: Option<Uuid>,
+}
+
+impl Round {
+    /// How many of so many attempts the retry policy counts.
+    pub fn counted(&self, attempts: u32) -> u32 {
+        attempts.saturating_sub(self.attempts_before)
+    }
+
+    /// Why the attempt of this number (from 1) is made.
+    pub fn trigger(&self, number: u32) -> Trigger {
+        match (self.counted(number), self.number, self.job) {
+            (1, 0, _) => Trigger::Initial,
+            (1, _, None) => Trigger::Manual,
+            (1, _, Some(job)) => Trigger::Job(job),
+            _ => Trigger::Automatic,
+        }
+    }
 }
 
 /// One look into the index per destination, however many rows each has.
@@ -66,7 +97,7 @@ pub const HEAD_BYTES: u64 = 4 << 20;
 /// which lie apart; a row is taken while what comes before it is within the bound.
 pub(crate) const HEAD: &str = concat!(
     "WITH keys AS MATERIALIZED (
-    SELECT due_at, delivery_id, event_id, connection_id, attempts, recorded_at, retry_at FROM queue
+    SELECT due_at, delivery_id, event_id, connection_id, attempts, recorded_at, retry_at, round, attempts_before, job_id FROM queue
     WHERE shard = $1 AND destination_id = $2 AND (due_at, delivery_id) > ($3, $4)
     ORDER BY due_at, delivery_id LIMIT $5
 ), sized AS MATERIALIZED (
@@ -76,7 +107,7 @@ pub(crate) const HEAD: &str = concat!(
 ), bounded AS MATERIALIZED (
     SELECT *, sum(bytes) OVER (ORDER BY due_at, delivery_id ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before FROM sized
 )
-SELECT k.due_at, k.delivery_id, k.connection_id, k.attempts, k.recorded_at, k.retry_at, ",
+SELECT k.due_at, k.delivery_id, k.connection_id, k.attempts, k.recorded_at, k.retry_at, k.round, k.attempts_before, k.job_id, ",
     "e.* FROM bounded k CROSS JOIN LATERAL (SELECT ",
     event_columns!(),
     " FROM events e WHERE e.id = k.event_id LIMIT 1) e
@@ -178,6 +209,11 @@ fn read(rows: &[PgRow], shard: u16, destination: Uuid) -> Result<Vec<(Pending, A
             attempts: row.try_get::<i32, _>("attempts")?.unsigned_abs(),
             recorded_at: from_sql(row.try_get("recorded_at")?),
             retry_at: time(row, "retry_at")?,
+            round: Round {
+                number: row.try_get::<i32, _>("round")?.unsigned_abs(),
+                attempts_before: row.try_get::<i32, _>("attempts_before")?.unsigned_abs(),
+                job: row.try_get("job_id")?,
+            },
         })
     };
     rows.iter()

@@ -8,6 +8,7 @@
 mod crash;
 mod dedup;
 mod history;
+mod jobs;
 mod leases;
 mod listen;
 mod migrations;
@@ -17,6 +18,7 @@ mod pooler;
 mod private_server;
 mod queue;
 mod replicas;
+mod retries;
 mod routes;
 mod silent;
 mod support;

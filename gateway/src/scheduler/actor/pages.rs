@@ -14,7 +14,7 @@ use service::clock;
 use std::sync::Arc;
 use store::{
     events::{Event, Recorded},
-    queue::{self, Pending},
+    queue::{self, Pending, Round},
     time::stored,
 };
 use uuid::Uuid;
@@ -64,6 +64,7 @@ impl Actor {
                     recorded_at: stored(event.received_at),
                     attempts: 0,
                     retry_at: None,
+                    round: Round::default(),
                     event: event.clone(),
                 };
                 let room = self.room();
@@ -194,6 +195,7 @@ impl Actor {
                     recorded_at: pending.recorded_at,
                     attempts: pending.attempts,
                     retry_at: pending.retry_at,
+                    round: pending.round,
                     event,
                 });
                 let loaded = destination.load(entries.collect(), limit, times, room, at_least_one);
