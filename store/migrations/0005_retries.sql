@@ -1,10 +1,13 @@
 -- Finished deliveries that are set going again, and the jobs that do it to many.
 
 -- 'pending': set going again, so its queue row is the delivery until it's finished once more. Not checked against the
--- history that is there, which would be read whole and locked meanwhile: it has only the other two.
-ALTER TABLE deliveries DROP CONSTRAINT a_finished_delivery_is_delivered_or_a_dead_letter;
-ALTER TABLE deliveries ADD CONSTRAINT a_delivery_is_delivered_a_dead_letter_or_pending_again
-    CHECK (state IN ('delivered', 'dead_letter', 'pending')) NOT VALID;
+-- history that is there, which would be read whole and locked meanwhile: it fits the narrower rule. The same rule as in
+-- 0007, by whichever of its names it goes: a database may have got that one first.
+ALTER TABLE deliveries
+    DROP CONSTRAINT IF EXISTS a_finished_delivery_is_delivered_or_a_dead_letter,
+    DROP CONSTRAINT IF EXISTS a_finished_delivery_is_delivered_filtered_or_a_dead_letter;
+ALTER TABLE deliveries ADD CONSTRAINT a_delivery_is_delivered_filtered_a_dead_letter_or_pending_again
+    CHECK (state IN ('delivered', 'filtered', 'dead_letter', 'pending')) NOT VALID;
 
 -- Rounds: how often it was set going again. What a round wrote is never taken for another's, however late it comes.
 ALTER TABLE deliveries

@@ -1,13 +1,7 @@
 //! Attempts as they are read again: what was sent when, and what came back. They are written with their outcome
 //! (`outcomes`).
 
-use crate::{
-    Pool,
-    error::Result,
-    outcomes::Timings,
-    pool::On,
-    time::from_sql,
-};
+use crate::{Pool, error::Result, outcomes::Timings, pool::On, time::from_sql};
 use bytes::Bytes;
 use jiff::Timestamp;
 use sqlx::{Row, postgres::PgRow};

@@ -264,7 +264,15 @@ pub(crate) async fn walk(
         None => WALK,
     };
     let rows = filter
-        .bind(pool, sql, namespace, after, looked_at(filter), limit, Some(job))
+        .bind(
+            pool,
+            sql,
+            namespace,
+            after,
+            looked_at(filter),
+            limit,
+            Some(job),
+        )
         .all(session)
         .await?;
     let mut matching = Vec::with_capacity(rows.len());
@@ -347,7 +355,10 @@ fn looked_at(filter: &Filter) -> u32 {
 }
 
 impl Filter {
-    #[expect(clippy::too_many_arguments, reason = "the parameters of two statements")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parameters of two statements"
+    )]
     fn bind(
         &self,
         pool: &Pool,
@@ -393,8 +404,18 @@ fn dead_letter(row: &PgRow) -> Result<DeadLetter> {
         delivery_id: row.try_get("id")?,
         event_id: row.try_get("event_id")?,
         namespace: row.try_get("namespace")?,
-        connection: named(row, "connection_id", "connection_name", "connection_deleted")?,
-        destination: named(row, "destination_id", "destination_name", "destination_deleted")?,
+        connection: named(
+            row,
+            "connection_id",
+            "connection_name",
+            "connection_deleted",
+        )?,
+        destination: named(
+            row,
+            "destination_id",
+            "destination_name",
+            "destination_deleted",
+        )?,
         reason: row.try_get("reason")?,
         attempts: row.try_get::<i32, _>("attempts")?.unsigned_abs(),
         round: row.try_get::<i32, _>("round")?.unsigned_abs(),
@@ -437,7 +458,9 @@ pub struct Delivery {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     Delivered,
-    DeadLetter { reason: String },
+    DeadLetter {
+        reason: String,
+    },
     /// There was nothing to send.
     Filtered,
     /// Set going again, and not finished since.
@@ -501,8 +524,18 @@ fn delivery(row: &PgRow) -> Result<Delivery> {
         id: row.try_get("id")?,
         event_id: row.try_get("event_id")?,
         namespace: row.try_get("namespace")?,
-        connection: named(row, "connection_id", "connection_name", "connection_deleted")?,
-        destination: named(row, "destination_id", "destination_name", "destination_deleted")?,
+        connection: named(
+            row,
+            "connection_id",
+            "connection_name",
+            "connection_deleted",
+        )?,
+        destination: named(
+            row,
+            "destination_id",
+            "destination_name",
+            "destination_deleted",
+        )?,
         state,
         attempts: row.try_get::<i32, _>("attempts")?.unsigned_abs(),
         round: row.try_get::<i32, _>("round")?.unsigned_abs(),
@@ -523,7 +556,14 @@ mod unit {
             delivery_id: Uuid::from_u128(7 << 64),
         };
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
-        for text in ["", "x", "AAAA", &"A".repeat(31), &"A".repeat(33), &"_".repeat(32)] {
+        for text in [
+            "",
+            "x",
+            "AAAA",
+            &"A".repeat(31),
+            &"A".repeat(33),
+            &"f".repeat(32),
+        ] {
             assert_eq!(text.parse::<Cursor>(), Err(InvalidCursor), "{text}");
         }
     }

@@ -101,7 +101,9 @@ impl Job {
 pub enum CreateError {
     #[error("{limit} jobs run in this namespace already: wait until one has ended, or stop one")]
     TooMany { limit: u32 },
-    #[error("this idempotency key belongs to job {job}, which was asked for something else: use another key")]
+    #[error(
+        "this idempotency key belongs to job {job}, which was asked for something else: use another key"
+    )]
     IdempotencyMismatch { job: Uuid },
     #[error("{0}")]
     Invalid(&'static str),
@@ -163,10 +165,19 @@ pub async fn create(
 ) -> Result<Created, CreateError> {
     check_rate(asked.rate_per_second)?;
     if idempotency_key.is_some_and(|key| key.is_empty() || key.len() > 255 || key.contains('\0')) {
-        return Err(CreateError::Invalid("an idempotency key has 1 to 255 bytes"));
+        return Err(CreateError::Invalid(
+            "an idempotency key has 1 to 255 bytes",
+        ));
     }
-    if asked.filter.text.as_ref().is_some_and(|text| text.is_empty() || text.contains('\0')) {
-        return Err(CreateError::Invalid("the text to look for is empty or has a NUL"));
+    if asked
+        .filter
+        .text
+        .as_ref()
+        .is_some_and(|text| text.is_empty() || text.contains('\0'))
+    {
+        return Err(CreateError::Invalid(
+            "the text to look for is empty or has a NUL",
+        ));
     }
     let mut session = pool.begin().await?;
     lock(pool, &mut session).await?;
@@ -194,7 +205,13 @@ pub async fn create(
         .bind(namespace.to_owned())
         .bind(Json(asked.clone()))
         .bind(rate_to_sql(asked.rate_per_second))
-        .bind(created_by.chars().filter(|c| *c != '\0').take(200).collect::<String>())
+        .bind(
+            created_by
+                .chars()
+                .filter(|c| *c != '\0')
+                .take(200)
+                .collect::<String>(),
+        )
         .bind(idempotency_key.map(str::to_owned))
         .bind(total.map(|total| i64::try_from(total).unwrap_or(i64::MAX)))
         .one(&mut session)
@@ -228,7 +245,9 @@ async fn room(pool: &Pool, session: &mut Session, namespace: &str) -> Result<(),
 fn check_rate(rate: u32) -> Result<(), CreateError> {
     match (1..=MOST_RATE).contains(&rate) {
         true => Ok(()),
-        false => Err(CreateError::Invalid("the rate is 1 to 1000 deliveries a second")),
+        false => Err(CreateError::Invalid(
+            "the rate is 1 to 1000 deliveries a second",
+        )),
     }
 }
 
@@ -462,15 +481,26 @@ async fn advance(pool: &Pool, session: &mut Session, job: Job, row: &PgRow) -> R
         delivery_id: row.try_get("cursor_id")?,
     };
     let allowed = row.try_get::<i64, _>("allowed")?.unsigned_abs();
-    let left = job.asked.most.map_or(u64::MAX, |most| most.saturating_sub(job.processed()));
+    let left = job
+        .asked
+        .most
+        .map_or(u64::MAX, |most| most.saturating_sub(job.processed()));
     let limit = allowed.min(left).min(u64::from(STEP)) as u32;
     let until = job.asked.filter.until.unwrap_or(job.created_at);
     let filter = Filter {
         until: Some(until.min(job.created_at)),
         ..job.asked.filter.clone()
     };
-    let stretch =
-        deliveries::walk(pool, session, &job.namespace, &filter, after, limit.max(1), job.id).await?;
+    let stretch = deliveries::walk(
+        pool,
+        session,
+        &job.namespace,
+        &filter,
+        after,
+        limit.max(1),
+        job.id,
+    )
+    .await?;
     // The last of those that are allowed at all may be done: then there are none to set going.
     let matching = &stretch.matching[..stretch.matching.len().min(limit as usize)];
     let ids: Vec<Uuid> = matching.iter().map(|(id, _)| *id).collect();

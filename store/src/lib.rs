@@ -10,8 +10,8 @@
 //!
 //! Not here: what an outcome means (`routing::retry`), when to retry a failed call (the callers; [`Error::is_transient`]).
 
-pub mod dedup;
 pub mod attempts;
+pub mod dedup;
 pub mod deliveries;
 pub mod destination_state;
 pub mod error;

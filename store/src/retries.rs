@@ -66,7 +66,9 @@ pub struct Refused {
 /// Why a delivery was not set going. The message says what to do instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Refusal {
-    #[error("there is no finished delivery with this id; one that was never finished is still being attempted")]
+    #[error(
+        "there is no finished delivery with this id; one that was never finished is still being attempted"
+    )]
     NotFound,
     #[error("it is being delivered already: wait until it is finished again")]
     Pending,
@@ -182,11 +184,17 @@ async fn missing(pool: &Pool, event: Uuid, namespace: Option<&str>) -> Result<Op
     match row {
         Some(row) => {
             let of: &str = row.try_get("namespace")?;
-            Ok(namespace.is_some_and(|asked| asked != of).then_some(OfEvent::NotFound))
+            Ok(namespace
+                .is_some_and(|asked| asked != of)
+                .then_some(OfEvent::NotFound))
         }
         None => {
             let gone = is_before_history(pool, event).await?;
-            Ok(Some(if gone { OfEvent::Gone } else { OfEvent::NotFound }))
+            Ok(Some(if gone {
+                OfEvent::Gone
+            } else {
+                OfEvent::NotFound
+            }))
         }
     }
 }
@@ -194,7 +202,9 @@ async fn missing(pool: &Pool, event: Uuid, namespace: Option<&str>) -> Result<Op
 /// Was its day dropped by retention, if it ever was there?
 async fn is_before_history(pool: &Pool, id: Uuid) -> Result<bool> {
     let days = partitions::complete_days(pool).await?;
-    Ok(days.first().is_some_and(|first| partitions::day_of_id(id) < *first))
+    Ok(days
+        .first()
+        .is_some_and(|first| partitions::day_of_id(id) < *first))
 }
 
 /// One statement. Locked in the order of the ids, as everywhere, so that two of these wait for each other and never in a
@@ -253,11 +263,7 @@ pub(crate) async fn set_going(
         return Ok(retried);
     }
     let shards = installation::load_within(pool, session).await?.shards;
-    let rows = pool
-        .query(ABOUT)
-        .bind(ids.to_vec())
-        .all(session)
-        .await?;
+    let rows = pool.query(ABOUT).bind(ids.to_vec()).all(session).await?;
     let mut destinations = HashMap::with_capacity(rows.len());
     for row in &rows {
         let namespace: &str = row.try_get("namespace")?;
@@ -271,7 +277,12 @@ pub(crate) async fn set_going(
         .iter()
         .filter_map(|id| Some((*id, *destinations.get(id)?)))
         .collect();
-    let by: String = request.by.chars().filter(|c| *c != '\0').take(200).collect();
+    let by: String = request
+        .by
+        .chars()
+        .filter(|c| *c != '\0')
+        .take(200)
+        .collect();
     let rows = pool
         .query(SET_GOING)
         .bind(wanted.iter().map(|(id, _)| *id).bind_iter())
@@ -292,7 +303,10 @@ pub(crate) async fn set_going(
         let (delivery_id, destination_id): (Uuid, Uuid) =
             (row.try_get("id")?, row.try_get("destination_id")?);
         told.insert(delivery_id);
-        match row.try_get::<Option<&str>, _>("refusal")?.and_then(Refusal::parse) {
+        match row
+            .try_get::<Option<&str>, _>("refusal")?
+            .and_then(Refusal::parse)
+        {
             None => retried.going.push(Going {
                 delivery_id,
                 destination_id,
@@ -304,7 +318,11 @@ pub(crate) async fn set_going(
             }),
         }
     }
-    let others: Vec<Uuid> = ids.iter().copied().filter(|id| !told.contains(id)).collect();
+    let others: Vec<Uuid> = ids
+        .iter()
+        .copied()
+        .filter(|id| !told.contains(id))
+        .collect();
     retried
         .refused
         .extend(explain(pool, session, &others, &destinations).await?);
@@ -329,9 +347,16 @@ async fn explain(
     }
     let first = match states.len() == ids.len() {
         true => None,
-        false => partitions::complete_days_within(pool, session).await?.first().copied(),
+        false => partitions::complete_days_within(pool, session)
+            .await?
+            .first()
+            .copied(),
     };
-    let why = |id: &Uuid| match visible.get(id).and_then(|_| states.get(id)).map(String::as_str) {
+    let why = |id: &Uuid| match visible
+        .get(id)
+        .and_then(|_| states.get(id))
+        .map(String::as_str)
+    {
         // A dead letter: it became one after the look that did not find it.
         Some("pending" | "dead_letter") => Refusal::Pending,
         Some(_) => Refusal::Delivered,

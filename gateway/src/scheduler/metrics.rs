@@ -12,7 +12,7 @@ pub struct DeliveryMetrics {
     pub(crate) attempt_seconds: Histogram,
     pub(crate) delivered: IntCounter,
     pub(crate) filtered: IntCounter,
-    dead_letters: IntCounter,
+    pub(crate) dead_letters: IntCounter,
     /// Labels: reason.
     dead_letter_reasons: IntCounterVec,
     triggers: [IntCounter; 4],

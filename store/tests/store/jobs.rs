@@ -5,13 +5,7 @@ use crate::{
     support::*,
 };
 use routing::retry::GaveUp;
-use std::{
-    collections::BTreeSet,
-    future::Future,
-    pin::pin,
-    task::Poll,
-    time::Duration,
-};
+use std::{collections::BTreeSet, future::Future, pin::pin, task::Poll, time::Duration};
 use store::{
     Pool,
     deliveries::{self, Cursor, Filter, State as DeliveryState},
@@ -40,12 +34,14 @@ async fn create(pool: &Pool, asked: &Asked) -> Job {
 
 /// As if so much time had passed since the last step.
 async fn wait(pool: &Pool, job: Uuid, seconds: f64) {
-    sqlx::query("UPDATE jobs SET used_until = used_until - make_interval(secs => $2) WHERE id = $1")
-        .bind(job)
-        .bind(seconds)
-        .execute(pool.raw())
-        .await
-        .unwrap();
+    sqlx::query(
+        "UPDATE jobs SET used_until = used_until - make_interval(secs => $2) WHERE id = $1",
+    )
+    .bind(job)
+    .bind(seconds)
+    .execute(pool.raw())
+    .await
+    .unwrap();
 }
 
 async fn get(pool: &Pool, job: Uuid) -> Job {
@@ -78,7 +74,12 @@ async fn a_job_sets_each_dead_letter_going_once_from_the_oldest_on_and_says_how_
 
     // The first second's worth at once, the next when it has passed.
     let step = jobs::step(pool).await.unwrap().unwrap();
-    let first: Vec<Uuid> = step.retried.going.iter().map(|one| one.delivery_id).collect();
+    let first: Vec<Uuid> = step
+        .retried
+        .going
+        .iter()
+        .map(|one| one.delivery_id)
+        .collect();
     assert_eq!(first, ids(&dead)[..10]);
     assert_eq!(get(pool, job.id).await.retried, 10);
     assert_eq!(jobs::step(pool).await.unwrap(), None);
@@ -86,12 +87,18 @@ async fn a_job_sets_each_dead_letter_going_once_from_the_oldest_on_and_says_how_
     let rest = run_to_the_end(pool, job.id).await;
     assert_eq!(rest, ids(&dead)[10..]);
     let done = get(pool, job.id).await;
-    assert_eq!((done.state, done.retried, done.processed()), (State::Done, 25, 27));
+    assert_eq!(
+        (done.state, done.retried, done.processed()),
+        (State::Done, 25, 27)
+    );
     assert_eq!(done.refused, [("destination_gone".to_owned(), 2)].into());
     assert!(done.ended_at.is_some());
     assert_eq!(jobs::running(pool).await.unwrap(), 0);
     assert_eq!(number(pool, "SELECT count(*) FROM queue").await, 25);
-    let history = deliveries::get(pool, dead[0].delivery_id).await.unwrap().unwrap();
+    let history = deliveries::get(pool, dead[0].delivery_id)
+        .await
+        .unwrap()
+        .unwrap();
     let retry = &history.retries[0];
     assert_eq!((&*retry.by, retry.job), ("anna", Some(job.id)));
     // In the queue in that order too.
@@ -137,7 +144,7 @@ async fn a_job_takes_what_its_filter_lets_through_and_no_more_than_it_may() {
         ..Filter::default()
     });
     let job = create(pool, &nothing).await;
-    assert_eq!(run_to_the_end(pool, job.id).await, []);
+    assert_eq!(run_to_the_end(pool, job.id).await, Vec::<Uuid>::new());
     assert_eq!(get(pool, job.id).await.state, State::Done);
 }
 
@@ -164,7 +171,11 @@ async fn what_a_job_set_going_and_failed_again_is_not_taken_twice() {
             .collect();
         outcomes::write(pool, &failed, &held).await.unwrap();
         // Also with a clock that has jumped back.
-        execute(pool, "UPDATE deliveries SET finished_at = finished_at - interval '1 s' WHERE round = 1").await;
+        execute(
+            pool,
+            "UPDATE deliveries SET finished_at = finished_at - interval '1 s' WHERE round = 1",
+        )
+        .await;
     }
     assert_eq!(get(pool, job.id).await.retried, 6);
 }
@@ -184,13 +195,18 @@ async fn a_job_that_was_stopped_sets_nothing_going_and_goes_on_where_it_was() {
     let (stepped, stopped) = tokio::join!(jobs::step(pool), jobs::stop(pool, job.id, None));
     let during = stepped.unwrap().map_or(0, |step| step.retried.going.len()) as u64;
     let stopped = stopped.unwrap().unwrap();
-    assert_eq!((stopped.state, stopped.retried), (State::Stopped, 4 + during));
+    assert_eq!(
+        (stopped.state, stopped.retried),
+        (State::Stopped, 4 + during)
+    );
     wait(pool, job.id, 1.0).await;
     assert_eq!(jobs::step(pool).await.unwrap(), None);
     assert_eq!(get(pool, job.id).await, stopped);
 
     // Faster from here on.
-    let faster = jobs::set_rate(pool, job.id, Some("team"), 1000).await.unwrap();
+    let faster = jobs::set_rate(pool, job.id, Some("team"), 1000)
+        .await
+        .unwrap();
     assert_eq!(faster.unwrap().rate_per_second, 1000);
     let resumed = jobs::resume(pool, job.id, None).await.unwrap().unwrap();
     assert_eq!((resumed.state, resumed.ended_at), (State::Running, None));
@@ -199,7 +215,10 @@ async fn a_job_that_was_stopped_sets_nothing_going_and_goes_on_where_it_was() {
     // What is over stays over, and another namespace's is nobody's.
     let over = jobs::resume(pool, job.id, None).await.unwrap().unwrap();
     assert_eq!(over.state, State::Done);
-    assert_eq!(jobs::stop(pool, job.id, None).await.unwrap().unwrap().state, State::Done);
+    assert_eq!(
+        jobs::stop(pool, job.id, None).await.unwrap().unwrap().state,
+        State::Done
+    );
     assert_eq!(jobs::stop(pool, job.id, Some("other")).await.unwrap(), None);
     assert_eq!(jobs::get(pool, job.id, Some("other")).await.unwrap(), None);
 }
@@ -242,7 +261,11 @@ async fn a_crash_at_any_moment_of_a_step_repeats_nothing_and_leaves_nothing_out(
         }
         wait(pool, job.id, 1.0).await;
         // From the first wait of a step to its last, round and round.
-        crashes += u32::from(crash_after(polls % 30 + 1, jobs::step(pool)).await.is_none());
+        crashes += u32::from(
+            crash_after(polls % 30 + 1, jobs::step(pool))
+                .await
+                .is_none(),
+        );
         // Whatever moment it was: what the job says that it did is what is in the queue.
         until_nobody_writes(pool).await;
         let says = get(pool, job.id).await.retried;
@@ -274,7 +297,10 @@ async fn replicas_that_work_on_the_same_jobs_do_each_part_once() {
     route(pool, &[to]).await;
     let dead = dead_letters(pool, &held, to, 600).await;
     // Two jobs want the same, and people do.
-    let jobs = [create(pool, &asked(1000)).await, create(pool, &asked(1000)).await];
+    let jobs = [
+        create(pool, &asked(1000)).await,
+        create(pool, &asked(1000)).await,
+    ];
     let replicas: Vec<_> = (0..3)
         .map(|_| {
             let (pool, jobs) = (pool.clone(), jobs.clone());
@@ -286,7 +312,8 @@ async fn replicas_that_work_on_the_same_jobs_do_each_part_once() {
                         Ok(None) => {
                             let mut running = 0;
                             for job in &jobs {
-                                running += u32::from(get(&pool, job.id).await.state == State::Running);
+                                running +=
+                                    u32::from(get(&pool, job.id).await.state == State::Running);
                                 wait(&pool, job.id, 0.1).await;
                             }
                             if running == 0 {
@@ -299,7 +326,9 @@ async fn replicas_that_work_on_the_same_jobs_do_each_part_once() {
             })
         })
         .collect();
-    let by_hand = retries::deliveries(pool, &ids(&dead)[500..], ANNA).await.unwrap();
+    let by_hand = retries::deliveries(pool, &ids(&dead)[500..], ANNA)
+        .await
+        .unwrap();
     let mut going: Vec<Uuid> = by_hand.going.iter().map(|one| one.delivery_id).collect();
     for replica in replicas {
         going.extend(replica.await.unwrap().iter().map(|one| one.delivery_id));
@@ -315,9 +344,8 @@ async fn replicas_that_work_on_the_same_jobs_do_each_part_once() {
 async fn a_key_stands_for_one_job_and_a_namespace_runs_so_many() {
     let db = Database::create().await;
     let pool = &db.store.pool;
-    let make = async |asked: Asked, key| {
-        jobs::create(pool, fresh_id(), "team", &asked, "anna", key).await
-    };
+    let make =
+        async |asked: Asked, key| jobs::create(pool, fresh_id(), "team", &asked, "anna", key).await;
     let first = make(asked(10), Some("monday")).await.unwrap();
     let Created::New(first) = first else {
         panic!("{first:?}")
@@ -328,7 +356,10 @@ async fn a_key_stands_for_one_job_and_a_namespace_runs_so_many() {
     );
     // Also when it goes at another rate by now.
     jobs::set_rate(pool, first.id, None, 3).await.unwrap();
-    assert!(matches!(make(asked(10), Some("monday")).await, Ok(Created::Before(_))));
+    assert!(matches!(
+        make(asked(10), Some("monday")).await,
+        Ok(Created::Before(_))
+    ));
     let error = make(asked(11), Some("monday")).await.unwrap_err();
     assert!(
         matches!(error, CreateError::IdempotencyMismatch { job } if job == first.id),
@@ -338,10 +369,25 @@ async fn a_key_stands_for_one_job_and_a_namespace_runs_so_many() {
         make(asked(10), None).await.unwrap();
     }
     let error = make(asked(10), None).await.unwrap_err();
-    assert!(matches!(error, CreateError::TooMany { limit: jobs::RUNNING }), "{error:?}");
-    jobs::create(pool, fresh_id(), "other", &asked(10), "anna", Some("monday"))
-        .await
-        .unwrap();
+    assert!(
+        matches!(
+            error,
+            CreateError::TooMany {
+                limit: jobs::RUNNING
+            }
+        ),
+        "{error:?}"
+    );
+    jobs::create(
+        pool,
+        fresh_id(),
+        "other",
+        &asked(10),
+        "anna",
+        Some("monday"),
+    )
+    .await
+    .unwrap();
     // A place becomes free, and the one who had it must wait for another.
     jobs::stop(pool, first.id, None).await.unwrap();
     make(asked(10), None).await.unwrap();
@@ -354,11 +400,22 @@ async fn a_key_stands_for_one_job_and_a_namespace_runs_so_many() {
     }
     let listed = jobs::list(pool, "team", None, None, 2).await.unwrap();
     assert_eq!(listed.len(), 2);
-    let rest = jobs::list(pool, "team", None, Some(listed[1].id), 100).await.unwrap();
+    let rest = jobs::list(pool, "team", None, Some(listed[1].id), 100)
+        .await
+        .unwrap();
     assert_eq!(rest.len(), jobs::RUNNING as usize - 1);
-    let stopped = jobs::list(pool, "team", Some(State::Stopped), None, 100).await.unwrap();
-    assert_eq!(stopped.iter().map(|job| job.id).collect::<Vec<_>>(), [first.id]);
-    execute(pool, "UPDATE jobs SET ended_at = now() - interval '31 days' WHERE state = 'stopped'").await;
+    let stopped = jobs::list(pool, "team", Some(State::Stopped), None, 100)
+        .await
+        .unwrap();
+    assert_eq!(
+        stopped.iter().map(|job| job.id).collect::<Vec<_>>(),
+        [first.id]
+    );
+    execute(
+        pool,
+        "UPDATE jobs SET ended_at = now() - interval '31 days' WHERE state = 'stopped'",
+    )
+    .await;
     assert_eq!(jobs::forget(pool).await.unwrap(), 1);
     assert_eq!(jobs::get(pool, first.id, None).await.unwrap(), None);
 }
@@ -381,7 +438,11 @@ async fn a_rate_is_kept_over_any_time_also_by_a_job_that_nobody_worked_on_for_lo
             going += step.retried.going.len();
         }
         let most = 20.0 * (1.0 + began.elapsed().as_secs_f64());
-        assert!(going as f64 <= most + 1.0, "{going} in {:?}", began.elapsed());
+        assert!(
+            going as f64 <= most + 1.0,
+            "{going} in {:?}",
+            began.elapsed()
+        );
     }
     assert!(going >= 40, "{going}");
 }
@@ -392,7 +453,11 @@ async fn a_job_that_cannot_go_on_says_why_and_leaves_the_others_alone() {
     let pool = &db.store.pool;
     let bad = create(pool, &asked(10)).await;
     let good = create(pool, &asked(10)).await;
-    execute(pool, "UPDATE jobs SET used_until = used_until - interval '1 s'").await;
+    execute(
+        pool,
+        "UPDATE jobs SET used_until = used_until - interval '1 s'",
+    )
+    .await;
     sqlx::query("UPDATE jobs SET refused = '[]' WHERE id = $1")
         .bind(bad.id)
         .execute(pool.raw())
@@ -429,7 +494,9 @@ async fn dead_letters_are_listed_newest_first_page_by_page_and_found_by_what_is_
     let mut seen = Vec::new();
     let mut pages = 0;
     loop {
-        let page = deliveries::page(pool, "team", &Filter::default(), after, 10).await.unwrap();
+        let page = deliveries::page(pool, "team", &Filter::default(), after, 10)
+            .await
+            .unwrap();
         pages += 1;
         seen.extend(page.dead_letters.iter().map(|one| one.delivery_id));
         match page.next {
@@ -444,7 +511,9 @@ async fn dead_letters_are_listed_newest_first_page_by_page_and_found_by_what_is_
     assert_eq!(seen, newest);
 
     let found = async |filter: Filter| {
-        let page = deliveries::page(pool, "team", &filter, None, 100).await.unwrap();
+        let page = deliveries::page(pool, "team", &filter, None, 100)
+            .await
+            .unwrap();
         page.dead_letters
     };
     let of = |destination| Filter {
@@ -454,14 +523,24 @@ async fn dead_letters_are_listed_newest_first_page_by_page_and_found_by_what_is_
     let first = &found(of(to)).await[0];
     assert_eq!(first.delivery_id, dead[24].delivery_id);
     assert_eq!(
-        (first.destination.name.as_deref(), first.destination.deleted, first.attempts),
+        (
+            first.destination.name.as_deref(),
+            first.destination.deleted,
+            first.attempts
+        ),
         (Some("destination-0"), false, 1)
     );
     assert_eq!((first.status, &*first.reason), (Some(200), "retries_spent"));
     assert_eq!(found(of(other)).await.len(), 3);
     let unnamed = &found(of(other)).await[0].destination;
     assert_eq!((unnamed.name.as_deref(), unnamed.deleted), (None, true));
-    for (text, count) in [("body 24", 1), ("body 1", 12), ("Body", 0), ("/v1/ingest/é", 28), ("a=2", 28)] {
+    for (text, count) in [
+        ("body 24", 1),
+        ("body 1", 12),
+        ("Body", 0),
+        ("/v1/ingest/é", 28),
+        ("a=2", 28),
+    ] {
         let text = Filter {
             text: Some(text.to_owned()),
             ..Filter::default()
@@ -480,7 +559,11 @@ async fn dead_letters_are_listed_newest_first_page_by_page_and_found_by_what_is_
         };
         assert_eq!(found(filter).await.len(), count);
     }
-    let middle = deliveries::get(pool, dead[10].delivery_id).await.unwrap().unwrap().finished_at;
+    let middle = deliveries::get(pool, dead[10].delivery_id)
+        .await
+        .unwrap()
+        .unwrap()
+        .finished_at;
     let since = Filter {
         from: Some(middle),
         ..of(to)
@@ -489,8 +572,13 @@ async fn dead_letters_are_listed_newest_first_page_by_page_and_found_by_what_is_
         until: Some(middle),
         ..of(to)
     };
-    assert_eq!((found(since).await.len(), found(before).await.len()), (15, 10));
-    let nobodys = deliveries::page(pool, "other", &of(to), None, 100).await.unwrap();
+    assert_eq!(
+        (found(since).await.len(), found(before).await.len()),
+        (15, 10)
+    );
+    let nobodys = deliveries::page(pool, "other", &of(to), None, 100)
+        .await
+        .unwrap();
     assert_eq!((nobodys.dead_letters, nobodys.next), (vec![], None));
 }
 
@@ -501,7 +589,11 @@ async fn a_page_that_finds_little_among_many_ends_and_says_where_to_go_on() {
     let (_, held) = own(pool, "gateway-0").await;
     let to = destination(1);
     let wanted = dead_letters(pool, &held, to, 1).await;
-    execute(pool, "UPDATE deliveries SET reason = 'gone', finished_at = now() - interval '1 h'").await;
+    execute(
+        pool,
+        "UPDATE deliveries SET reason = 'gone', finished_at = now() - interval '1 h'",
+    )
+    .await;
     execute(
         pool,
         "INSERT INTO deliveries (id, event_id, connection_id, destination_id, namespace, state, reason, attempts, created_at, finished_at)
@@ -516,7 +608,9 @@ async fn a_page_that_finds_little_among_many_ends_and_says_where_to_go_on() {
     };
     let (mut after, mut pages, mut found) = (None, 0, Vec::new());
     loop {
-        let page = deliveries::page(pool, "team", &filter, after, 10).await.unwrap();
+        let page = deliveries::page(pool, "team", &filter, after, 10)
+            .await
+            .unwrap();
         pages += 1;
         found.extend(page.dead_letters.iter().map(|one| one.delivery_id));
         after = page.next;
@@ -535,11 +629,24 @@ async fn what_is_going_or_was_never_given_up_is_no_dead_letter() {
     let to = destination(1);
     route(pool, &[to]).await;
     let dead = dead_letters(pool, &held, to, 2).await;
-    events::record(pool, &[recorded(event(b"x"), &[to])]).await.unwrap();
-    retries::deliveries(pool, &ids(&dead)[..1], ANNA).await.unwrap();
-    let page = deliveries::page(pool, "team", &Filter::default(), None, 100).await.unwrap();
-    let listed: Vec<Uuid> = page.dead_letters.iter().map(|one| one.delivery_id).collect();
+    events::record(pool, &[recorded(event(b"x"), &[to])])
+        .await
+        .unwrap();
+    retries::deliveries(pool, &ids(&dead)[..1], ANNA)
+        .await
+        .unwrap();
+    let page = deliveries::page(pool, "team", &Filter::default(), None, 100)
+        .await
+        .unwrap();
+    let listed: Vec<Uuid> = page
+        .dead_letters
+        .iter()
+        .map(|one| one.delivery_id)
+        .collect();
     assert_eq!(listed, ids(&dead)[1..]);
-    let going = deliveries::get(pool, dead[0].delivery_id).await.unwrap().unwrap();
+    let going = deliveries::get(pool, dead[0].delivery_id)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(going.state, DeliveryState::Pending);
 }

@@ -69,7 +69,12 @@ pub(crate) async fn dead_letters(pool: &Pool, held: &Held, to: Uuid, count: usiz
         "UPDATE deliveries d SET finished_at = now() - ($2 - n) * interval '1 ms'
          FROM unnest($1::uuid[]) WITH ORDINALITY AS k (id, n) WHERE d.id = k.id",
     )
-    .bind(pending.iter().map(|one| one.delivery_id).collect::<Vec<_>>())
+    .bind(
+        pending
+            .iter()
+            .map(|one| one.delivery_id)
+            .collect::<Vec<_>>(),
+    )
     .bind(count as i64)
     .execute(pool.raw())
     .await
@@ -131,7 +136,10 @@ async fn a_dead_letter_goes_again_with_all_that_it_had_and_is_delivered() {
         attempts_before: 2,
         job: None,
     };
-    assert_eq!((again.delivery_id, again.attempts, again.round), (id, 2, round));
+    assert_eq!(
+        (again.delivery_id, again.attempts, again.round),
+        (id, 2, round)
+    );
     let soon = SignedDuration::from_secs(5);
     // What its age counts from, and due at once.
     assert_eq!(again.recorded_at, again.due_at);
@@ -147,7 +155,10 @@ async fn a_dead_letter_goes_again_with_all_that_it_had_and_is_delivered() {
     write(pool, &held, &last, Finished::Delivered).await;
     assert_eq!(queued(pool, to).await, []);
     let made = attempts::of_delivery(pool, id, 0).await.unwrap();
-    let triggers: Vec<_> = made.iter().map(|made| (made.number, made.trigger)).collect();
+    let triggers: Vec<_> = made
+        .iter()
+        .map(|made| (made.number, made.trigger))
+        .collect();
     let expected = [
         (1, Trigger::Initial),
         (2, Trigger::Automatic),
@@ -163,7 +174,13 @@ async fn a_dead_letter_goes_again_with_all_that_it_had_and_is_delivered() {
     );
     let retry = &delivered.retries[0];
     assert_eq!(
-        (&*retry.state, retry.reason.as_deref(), retry.attempts, &*retry.by, retry.job),
+        (
+            &*retry.state,
+            retry.reason.as_deref(),
+            retry.attempts,
+            &*retry.by,
+            retry.job
+        ),
         ("dead_letter", Some("retries_spent"), 2, "anna", None)
     );
     assert_eq!(retry.finished_at, dead.finished_at);
@@ -200,7 +217,11 @@ async fn of_many_who_retry_at_once_one_sets_each_going() {
     for person in people.collect::<Vec<_>>() {
         let retried = person.await.unwrap();
         assert_eq!(retried.going.len() + retried.refused.len(), 20);
-        assert!(refusals(&retried).iter().all(|why| *why == Refusal::Pending));
+        assert!(
+            refusals(&retried)
+                .iter()
+                .all(|why| *why == Refusal::Pending)
+        );
         going.extend(retried.going.iter().map(|going| going.delivery_id));
     }
     going.sort();
@@ -357,9 +378,15 @@ async fn a_delivery_whose_destination_goes_while_it_is_going_again_is_a_dead_let
     execute(pool, "UPDATE route_head SET revision = 1").await;
     let buried = outcomes::bury(pool, SHARD, lease.epoch, "gateway-0", to, 10).await;
     assert_eq!(buried.unwrap(), 1);
-    let after = deliveries::get(pool, dead.delivery_id).await.unwrap().unwrap();
+    let after = deliveries::get(pool, dead.delivery_id)
+        .await
+        .unwrap()
+        .unwrap();
     let reason = "destination_deleted".to_owned();
-    assert_eq!((after.state, after.attempts), (State::DeadLetter { reason }, 1));
+    assert_eq!(
+        (after.state, after.attempts),
+        (State::DeadLetter { reason }, 1)
+    );
     assert!(after.destination.deleted);
 }
 
@@ -375,9 +402,16 @@ async fn the_history_of_a_delivery_that_is_retried_for_ever_is_bounded() {
         retries::deliveries(pool, &[dead.delivery_id], ANNA)
             .await
             .unwrap();
-        execute(pool, "UPDATE deliveries SET state = 'dead_letter', reason = 'gone'; DELETE FROM queue").await;
+        execute(
+            pool,
+            "UPDATE deliveries SET state = 'dead_letter', reason = 'gone'; DELETE FROM queue",
+        )
+        .await;
     }
-    let after = deliveries::get(pool, dead.delivery_id).await.unwrap().unwrap();
+    let after = deliveries::get(pool, dead.delivery_id)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((after.round, after.retries.len()), (103, 100));
     assert_eq!(after.retries[0].reason.as_deref(), Some("gone"));
 }
