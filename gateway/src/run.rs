@@ -368,9 +368,10 @@ impl Parts {
             shards,
         });
 
+        let asked = Arc::new(Notify::new());
         let mut background = vec![hints::start(
             store.clone(),
-            ears(handle, wake),
+            ears(handle, wake, asked.clone()),
             ends.background.clone(),
         )];
         let leases = tasks::Leases::new(store.pool.clone(), id.clone());
@@ -379,6 +380,7 @@ impl Parts {
             options.retention,
             ingest.clone(),
             current,
+            asked,
             metrics,
             &ends.background,
         ));
@@ -564,13 +566,14 @@ fn hand_over(delivery: scheduler::Handle) -> recorder::HandOver {
     Arc::new(move |recorded| delivery.recorded(recorded))
 }
 
-fn ears(delivery: scheduler::Handle, routes: Arc<Notify>) -> hints::Ears {
+fn ears(delivery: scheduler::Handle, routes: Arc<Notify>, jobs: Arc<Notify>) -> hints::Ears {
     let (queue, resets) = (delivery.clone(), delivery.clone());
     let (replicas, lost) = (delivery.clone(), delivery);
     hints::Ears {
         routes,
         queue: Box::new(move |destinations| queue.hint(destinations)),
         resets: Box::new(move |destinations| resets.resets(destinations)),
+        jobs,
         replicas: Box::new(move || replicas.replicas_changed()),
         lost: Box::new(move || lost.rescan()),
     }

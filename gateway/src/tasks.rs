@@ -1,9 +1,14 @@
-//! Housekeeping: what one replica does for all (partitions, retention, measuring the queue), chosen by a task lease, and
-//! what each measures of itself.
+//! Housekeeping: what one replica does for all (partitions, retention, measuring the queue, jobs), chosen by a task lease,
+//! and what each measures of itself.
 //!
 //! Doing a duty twice does no harm; the lease only saves the work, and makes one replica show the numbers.
 
-use crate::{ingest::Ingest, metrics::Metrics, table};
+use crate::{
+    ingest::Ingest,
+    jobs::{self, Jobs},
+    metrics::Metrics,
+    table,
+};
 use anyhow::Context;
 use jiff::{Timestamp, tz::TimeZone};
 use service::{
@@ -16,7 +21,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use store::{Lease, Pool, dedup, lease, partitions, queue};
+use store::{Lease, Pool, dedup, jobs::forget, lease, partitions, queue};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -136,6 +141,9 @@ impl Duty for Partitions {
         })
         .await
         .context("dropping what is older than the retention")?;
+        forget(&self.pool)
+            .await
+            .context("forgetting jobs that ended long ago")?;
         if made > 0 || !dropped.is_empty() {
             tracing::info!(made, dropped = dropped.len(), %keep_from, "partitions");
         }
@@ -293,6 +301,7 @@ pub fn start(
     retention: Duration,
     ingest: Arc<Ingest>,
     table: Arc<table::Current>,
+    asked: Arc<Notify>,
     metrics: &Arc<Metrics>,
     token: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
@@ -310,6 +319,12 @@ pub fn start(
         pool: pool.clone(),
         metrics: metrics.clone(),
     };
+    let jobs = Jobs {
+        pool: pool.clone(),
+        metrics: metrics.clone(),
+        wake: asked.clone(),
+        token: token.clone(),
+    };
     let measure = Measure {
         pool: pool.clone(),
         ingest,
@@ -317,9 +332,17 @@ pub fn start(
         metrics: metrics.clone(),
     };
     vec![
-        leased(partitions, leases, PARTITIONS_EVERY, metrics, token),
-        leased(depth, leases, DEPTH_EVERY, metrics, token),
-        leased(dedup, leases, DEDUP_EVERY, metrics, token),
+        leased(
+            partitions,
+            leases,
+            PARTITIONS_EVERY,
+            quiet(),
+            metrics,
+            token,
+        ),
+        leased(depth, leases, DEPTH_EVERY, quiet(), metrics, token),
+        leased(dedup, leases, DEDUP_EVERY, quiet(), metrics, token),
+        leased(jobs, leases, jobs::EVERY, asked, metrics, token),
         task::spawn(
             measure,
             DEPTH_EVERY,
@@ -334,6 +357,7 @@ fn leased<D: Duty>(
     duty: D,
     leases: &Leases,
     every: Duration,
+    wake: Arc<Notify>,
     metrics: &Metrics,
     token: &CancellationToken,
 ) -> JoinHandle<()> {
@@ -343,13 +367,12 @@ fn leased<D: Duty>(
         leases: leases.clone(),
         ttl: every * 3,
     };
-    task::spawn(
-        leased,
-        every,
-        Arc::<Notify>::default(),
-        &metrics.tasks,
-        token.clone(),
-    )
+    task::spawn(leased, every, wake, &metrics.tasks, token.clone())
+}
+
+/// Nobody wakes it but its timer.
+fn quiet() -> Arc<Notify> {
+    Arc::default()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::{
     Pool,
     deliveries::{self, Cursor, Filter},
     error::{Error, Result},
+    listen,
     pool::{On, Session},
     retries::{self, Request, Retried},
     time::{from_sql, to_sql},
@@ -218,7 +219,15 @@ pub async fn create(
         .await?;
     let job = job(&row)?;
     session.done().await?;
+    tell(pool).await;
     Ok(Created::New(job))
+}
+
+/// Tells the replicas, once it's committed.
+async fn tell(pool: &Pool) {
+    if let Err(error) = listen::notify_jobs(pool).await {
+        tracing::debug!(%error, "a hint to the replicas was not sent; their timers will do");
+    }
 }
 
 async fn lock(pool: &Pool, session: &mut Session) -> Result<()> {
@@ -331,6 +340,7 @@ pub async fn resume(
         }
     };
     session.done().await?;
+    tell(pool).await;
     Ok(Some(job))
 }
 

@@ -208,47 +208,50 @@ async fn is_before_history(pool: &Pool, id: Uuid) -> Result<bool> {
 }
 
 /// One statement. Locked in the order of the ids, as everywhere, so that two of these wait for each other and never in a
-/// ring. The state is asked again after the wait: what another has set going meanwhile is not in `locked`.
+/// ring. The state is asked again after the wait: what another has set going meanwhile is not in `locked`, and what is in
+/// it stays as it is until the end.
+///
+/// Look-ups are LATERAL with a LIMIT and the update goes by an array, within the ids' bounds ($7, $8), which leave out
+/// other days' partitions: a join or an EXISTS would, in a plan made while the tables were empty, read them whole.
 ///
 /// Due one after the other, in the order of the request; a microsecond apart, so that the queue's key keeps it.
 pub(crate) const SET_GOING: &str = "\
 WITH wanted AS MATERIALIZED (
-    SELECT * FROM unnest($1::uuid[], $2::smallint[]) WITH ORDINALITY AS w (id, shard, place)
+    SELECT * FROM unnest($1::uuid[], $2::smallint[]) WITH ORDINALITY AS w (id, shard, place) ORDER BY id
 ), locked AS MATERIALIZED (
-    SELECT d.id, d.event_id, d.connection_id, d.destination_id, d.namespace, d.state, d.attempts, d.round, w.shard, w.place
-    FROM wanted w JOIN deliveries d ON d.id = w.id
-    WHERE d.state = 'dead_letter' OR ($3 AND d.state <> 'pending')
-    ORDER BY d.id FOR UPDATE OF d
+    SELECT d.*, w.shard, w.place FROM wanted w CROSS JOIN LATERAL (
+        SELECT id, event_id, connection_id, destination_id, namespace, attempts, round FROM deliveries
+        WHERE id = w.id AND (state = 'dead_letter' OR ($3 AND state <> 'pending')) LIMIT 1 FOR UPDATE
+    ) d
 ), judged AS MATERIALIZED (
     SELECT l.*, CASE
-        WHEN NOT EXISTS (SELECT FROM events e WHERE e.id = l.event_id) THEN 'event_gone'
-        WHEN NOT EXISTS (SELECT FROM routes r WHERE r.kind = 'destination' AND r.uid = l.destination_id AND NOT r.deleted) THEN 'destination_gone'
-        WHEN NOT EXISTS (SELECT FROM routes r WHERE r.kind IN ('connection', 'subscription') AND r.uid = l.connection_id AND NOT r.deleted)
+        WHEN (SELECT true FROM events WHERE id = l.event_id LIMIT 1) IS NULL THEN 'event_gone'
+        WHEN (SELECT true FROM routes WHERE kind = 'destination' AND uid = l.destination_id AND NOT deleted LIMIT 1) IS NULL
+            THEN 'destination_gone'
+        WHEN (SELECT true FROM routes WHERE kind IN ('connection', 'subscription') AND uid = l.connection_id AND NOT deleted LIMIT 1) IS NULL
             THEN 'connection_gone'
         WHEN l.attempts > $4 THEN 'too_many_attempts' END AS refusal
     FROM locked l
 ), going AS (
-    UPDATE deliveries d SET state = 'pending', reason = NULL, round = d.round + 1, job_id = $5,
-        retries = CASE WHEN jsonb_array_length(d.retries) >= 100 THEN d.retries - 0 ELSE coalesce(d.retries, '[]') END || jsonb_build_array(
-            jsonb_build_object('state', d.state, 'reason', d.reason, 'attempts', d.attempts, 'finished_at', d.finished_at,
-                'at', now(), 'by', $6::text, 'job', $5))
-    FROM judged j WHERE d.id = j.id AND j.refusal IS NULL
-    RETURNING d.id, d.round
+    UPDATE deliveries SET state = 'pending', reason = NULL, round = round + 1, job_id = $5,
+        retries = CASE WHEN jsonb_array_length(retries) >= 100 THEN retries - 0 ELSE coalesce(retries, '[]') END || jsonb_build_array(
+            jsonb_build_object('state', state, 'reason', reason, 'attempts', attempts, 'finished_at', finished_at,
+                'at', now(), 'by', $6::text, 'job', $5::uuid))
+    WHERE id = ANY (ARRAY(SELECT id FROM judged WHERE refusal IS NULL)) AND id >= $7 AND id <= $8
 ), queued AS (
     INSERT INTO queue (shard, destination_id, due_at, delivery_id, event_id, connection_id, namespace, attempts, recorded_at, round,
                        attempts_before, job_id)
-    SELECT j.shard, j.destination_id, now() + j.place * interval '1 microsecond', j.id, j.event_id, j.connection_id, j.namespace,
-           j.attempts, now() + j.place * interval '1 microsecond', g.round, j.attempts, $5
-    FROM judged j JOIN going g ON g.id = j.id
+    SELECT shard, destination_id, now() + place * interval '1 microsecond', id, event_id, connection_id, namespace, attempts,
+           now() + place * interval '1 microsecond', round + 1, attempts, $5
+    FROM judged WHERE refusal IS NULL
 )
 SELECT id, destination_id, refusal FROM judged ORDER BY place";
 
-/// What these are that could not be locked.
-pub(crate) const OTHERS: &str = "\
-SELECT d.id, d.destination_id, d.state FROM unnest($1::uuid[]) AS w (id) JOIN deliveries d ON d.id = w.id";
-
+/// What is known of these.
 pub(crate) const ABOUT: &str = "\
-SELECT d.id, d.destination_id, d.namespace FROM unnest($1::uuid[]) AS w (id) JOIN deliveries d ON d.id = w.id";
+SELECT d.* FROM unnest($1::uuid[]) AS w (id) CROSS JOIN LATERAL (
+    SELECT id, destination_id, namespace, state FROM deliveries WHERE id = w.id LIMIT 1
+) d";
 
 /// Sets deliveries going again in the caller's transaction; call [`tell`] once it's committed. `ids` are bounded and
 /// differ from each other.
@@ -296,6 +299,8 @@ pub(crate) async fn set_going(
         .bind(i32::try_from(MOST_ATTEMPTS).unwrap_or(i32::MAX))
         .bind(request.job)
         .bind(by)
+        .bind(ids.iter().min().copied())
+        .bind(ids.iter().max().copied())
         .all(session)
         .await?;
     let mut told = BTreeSet::new();
@@ -339,7 +344,7 @@ async fn explain(
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = pool.query(OTHERS).bind(ids.to_vec()).all(session).await?;
+    let rows = pool.query(ABOUT).bind(ids.to_vec()).all(session).await?;
     let mut states = HashMap::with_capacity(rows.len());
     for row in &rows {
         let (id, state): (Uuid, String) = (row.try_get("id")?, row.try_get("state")?);

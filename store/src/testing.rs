@@ -339,9 +339,15 @@ pub const HOT_STATEMENTS: [(&str, &str); 20] = [
     ("renew", crate::lease::RENEW),
     ("expire", crate::dedup::EXPIRE),
     ("dead_letters", crate::deliveries::LIST),
-    ("dead_letters_of_destination", crate::deliveries::LIST_OF_DESTINATION),
+    (
+        "dead_letters_of_destination",
+        crate::deliveries::LIST_OF_DESTINATION,
+    ),
     ("walk", crate::deliveries::WALK),
-    ("walk_of_destination", crate::deliveries::WALK_OF_DESTINATION),
+    (
+        "walk_of_destination",
+        crate::deliveries::WALK_OF_DESTINATION,
+    ),
     ("get", crate::deliveries::GET),
     ("of_delivery", crate::attempts::OF_DELIVERY),
     ("of_event", crate::retries::OF_EVENT),

@@ -26,6 +26,7 @@ trials! {
     ip_filter = "ip-filter",
     quickstart = "quickstart",
     rate_limited_source = "rate-limited-source",
+    retries = "retries",
     schema = "schema",
     signing = "signing",
     transforms = "transforms",
