@@ -8,10 +8,12 @@ use anyhow::{Context, Result, bail};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use routing::ids::{self, Prefix};
 use serde_json::{Value, json};
-use std::{fmt::Write, process::ExitCode};
+use std::{collections::BTreeSet, fmt::Write, process::ExitCode};
 use store::{
+    Pool,
     attempts::{self, Made, Trigger},
     deliveries::{self, Cursor, DeadLetter, Delivery, PAGE, State},
+    destination_state,
     retries::{self, OfEvent, Request, Retried},
 };
 use uuid::Uuid;
@@ -300,7 +302,7 @@ async fn retry(options: Retry) -> Result<ExitCode> {
     let retried = retries::deliveries(&store.pool, &options.ids, request)
         .await
         .context("setting deliveries going")?;
-    tell(&retried, options.common.output)
+    tell(&store.pool, &retried, options.common.output).await
 }
 
 pub(super) async fn event(verb: Event) -> Result<ExitCode> {
@@ -335,7 +337,7 @@ async fn retry_event(options: RetryEvent) -> Result<ExitCode> {
         )?;
         return Ok(ExitCode::SUCCESS);
     }
-    tell(&retried, options.common.output)
+    tell(&store.pool, &retried, options.common.output).await
 }
 
 fn request(delivered_too: bool, by: &str) -> Request<'_> {
@@ -347,7 +349,7 @@ fn request(delivered_too: bool, by: &str) -> Request<'_> {
     }
 }
 
-fn tell(retried: &Retried, output: Output) -> Result<ExitCode> {
+async fn tell(pool: &Pool, retried: &Retried, output: Output) -> Result<ExitCode> {
     match output {
         Output::Json => {
             let going: Vec<String> = retried
@@ -376,6 +378,25 @@ fn tell(retried: &Retried, output: Output) -> Result<ExitCode> {
             for refused in &retried.refused {
                 let id = show::delivery(refused.delivery_id);
                 let _ = writeln!(out, "{id} stays as it is: {}", refused.why);
+            }
+            let open = destination_state::open(pool).await;
+            let open: BTreeSet<Uuid> = open
+                .context("looking at circuits")?
+                .into_iter()
+                .map(|open| open.destination_id)
+                .collect();
+            let waiting: BTreeSet<Uuid> = retried
+                .going
+                .iter()
+                .map(|going| going.destination_id)
+                .filter(|id| open.contains(id))
+                .collect();
+            for id in waiting {
+                let _ = writeln!(
+                    out,
+                    "the circuit of {} is open: what goes there waits until it closes",
+                    ids::format(Prefix::Destination, id)
+                );
             }
             show::print(&out)?;
         }
