@@ -141,7 +141,13 @@ pub enum State {
 #[derive(Debug, Clone, Args)]
 pub struct List {
     /// Those in this state [default: dead-letter, the only one that can be listed]
-    #[arg(long, alias = "status", value_enum, default_value_t, hide_default_value = true)]
+    #[arg(
+        long,
+        alias = "status",
+        value_enum,
+        default_value_t,
+        hide_default_value = true
+    )]
     pub state: State,
 
     #[command(flatten)]
