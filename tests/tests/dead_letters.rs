@@ -153,7 +153,7 @@ async fn a_person_lists_looks_at_and_sends_again_what_was_given_up() -> Result<(
             format!("{}/v1/ingest/hints", ground.url),
             format!("hint {n}"),
         );
-        let answer = sender.post(&url, &[], &body).await?;
+        let answer = sender.post(&url, &[], body).await?;
         ensure!(answer.status == StatusCode::OK, "{answer:?}");
     }
     let four = |list: &Value| {
