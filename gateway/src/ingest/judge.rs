@@ -39,7 +39,10 @@ pub struct Whole {
 }
 
 /// What becomes of a request that was not refused.
-#[expect(clippy::large_enum_variant, reason = "nearly all are records, and a box is an allocation for each")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are records, and a box is an allocation for each"
+)]
 pub enum Judged {
     Record(Record),
     /// It wants an answer and nothing else, as a provider's handshake does.
