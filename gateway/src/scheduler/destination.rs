@@ -482,7 +482,7 @@ impl Destination {
             && match &self.lanes {
                 Some(lanes) if lanes.is_blocked() => false,
                 Some(lanes) => {
-                    lanes.held() == 0 || (lanes.held() < window / 2 && self.bytes < share)
+                    lanes.held() == 0 || (lanes.wants_more(window) && self.bytes < share)
                 }
                 None => {
                     self.ready.is_empty() || (self.ready.len() < window / 2 && self.bytes < share)

@@ -70,6 +70,8 @@ pub(super) struct Lanes {
     torn: HashSet<u64>,
     /// Behind the first, whole.
     followers: usize,
+    /// With a key, of all lanes: what is slow leaves room for the first of others.
+    most_followers: usize,
     parked: usize,
     /// [`PARKED`], but in tests.
     pub(super) most_parked: usize,
@@ -108,6 +110,7 @@ impl Lanes {
             reloading: HashMap::new(),
             torn: HashSet::new(),
             followers: 0,
+            most_followers: usize::MAX,
             parked: 0,
             most_parked: PARKED,
             bytes: 0,
@@ -180,6 +183,20 @@ impl Lanes {
         self.torn.clear();
     }
 
+    /// Should more of the table be read, where memory may hold `window` whole deliveries?
+    pub(super) fn wants_more(&self, window: usize) -> bool {
+        match self.is_keyed() {
+            // Those behind slow ones don't count: they take half of the window at most.
+            true => self.ready() < (window / 4).max(1),
+            false => self.held() < window / 2,
+        }
+    }
+
+    /// Memory may hold so many whole deliveries.
+    pub(super) fn bound(&mut self, window: usize) {
+        self.most_followers = window / 2;
+    }
+
     /// The page says nothing about this lane: part of it was forgotten since.
     pub(super) fn is_torn(&self, lane: u64) -> bool {
         self.torn.contains(&lane)
@@ -196,7 +213,8 @@ impl Lanes {
             Some((head, Head::Ready)) if key < head => false,
             Some((_, head)) => {
                 let waits = matches!(head, Head::Waits(_));
-                let full = waits || lane.followers.len() >= BODIES;
+                let many = lane.followers.len() >= BODIES || self.followers >= self.most_followers;
+                let full = waits || many;
                 behind_parked || (self.is_keyed() && full)
             }
         }

@@ -135,6 +135,7 @@ impl Destination {
         let mut reached = None;
         let mut left_out = missed;
         let before = lanes.bytes();
+        lanes.bound(room.window);
         for entry in page {
             let key = entry.key();
             if self.known.contains(&entry.delivery_id) || finished.contains(&entry.delivery_id) {
@@ -151,7 +152,8 @@ impl Destination {
                 later = Some(entry.due_at);
                 break;
             }
-            if lanes.is_crowded() && lanes.would_park(entry.lane, key) {
+            let parks = lanes.would_park(entry.lane, key);
+            if parks && lanes.is_crowded() {
                 // Others, whose retry has come, may be behind it.
                 reached = Some(key);
                 loaded.no_room = true;
@@ -160,7 +162,7 @@ impl Destination {
             let left = (room.bytes + before).saturating_sub(lanes.bytes());
             let first = at_least_one && lanes.held() == 0;
             let fits = lanes.held() < room.window && (entry.bytes() <= left || first);
-            if !fits {
+            if !fits && !parks {
                 loaded.no_room = true;
                 break;
             }

@@ -339,6 +339,32 @@ proptest! {
 }
 
 #[test]
+fn slow_keys_leave_room_for_others() {
+    let order = Order {
+        key: Some(Key::parse("body.k").unwrap()),
+        blocked_head: BlockedHead::Wait,
+    };
+    let mut world = World::new(order, 8192);
+    for key in (0..50).flat_map(|_| [0, 1]).chain([2]) {
+        world.commit(key, 0);
+    }
+    for _ in 0..50 {
+        world.ask();
+        world.read();
+        world.arrive();
+        world.take();
+        world.check_sums();
+    }
+    let keys: HashSet<u8> = world
+        .flying
+        .iter()
+        .map(|entry| world.queue[&entry.key()].key)
+        .collect();
+    assert_eq!(keys, [0, 1, 2].into());
+    world.drain();
+}
+
+#[test]
 fn another_order_is_followed_once_what_is_under_way_has_ended() {
     let by = |path: Option<&str>| Order {
         key: path.map(|path| Key::parse(path).unwrap()),
