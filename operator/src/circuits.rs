@@ -57,15 +57,16 @@ impl Circuits {
     /// The destinations whose circuit isn't what it was; `None`: any may be.
     pub fn changed_since(&self, before: &Circuits) -> Option<Vec<Uuid>> {
         let (Some(now), Some(then)) = (&self.open, &before.open) else {
-            return (self.open != before.open)
-                .then(|| None)
-                .unwrap_or(Some(Vec::new()));
+            return match self.open == before.open {
+                true => Some(Vec::new()),
+                false => None,
+            };
         };
         if Arc::ptr_eq(now, then) {
             return Some(Vec::new());
         }
         let all: BTreeSet<&Uuid> = now.keys().chain(then.keys()).collect();
-        let changed = all.into_iter().filter(|id| now.get(id) != then.get(id));
+        let changed = all.into_iter().filter(|id| now.get(*id) != then.get(*id));
         Some(changed.copied().collect())
     }
 }
