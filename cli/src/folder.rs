@@ -246,7 +246,7 @@ impl Declared {
     }
 
     /// What tells a version of a resource from the next: its spec, when it was made, and whether a circuit is to be reset.
-    fn generations(&self) -> BTreeMap<&Id, (Option<i64>, Option<Timestamp>, Option<&String>)> {
+    fn generations(&self) -> BTreeMap<&Id, (Option<i64>, Option<Timestamp>, Option<String>)> {
         let version = |resource: &Resource| {
             (
                 resource.metadata().generation,
@@ -259,7 +259,8 @@ impl Declared {
                     .metadata()
                     .annotations
                     .as_ref()
-                    .and_then(|annotations| annotations.get(crds::RESET_CIRCUIT)),
+                    .and_then(|annotations| annotations.get(crds::RESET_CIRCUIT))
+                    .cloned(),
             )
         };
         self.resources
