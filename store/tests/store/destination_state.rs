@@ -227,7 +227,7 @@ async fn only_what_was_deleted_and_has_nothing_pending_is_forgotten() {
     let (_, held) = own(pool, "a").await;
     let batch: Vec<State> = (1..=4).map(|n| plain(n, SHARD)).collect();
     destination_state::write(pool, &batch, &held).await.unwrap();
-    let late = "UPDATE destination_state SET updated_at = now() - interval '2 hours' WHERE destination_id <> (SELECT max(destination_id) FROM destination_state)";
+    let late = "UPDATE destination_state SET updated_at = now() - interval '2 hours' WHERE destination_id <> (SELECT destination_id FROM destination_state ORDER BY 1 DESC LIMIT 1)";
     execute(pool, late).await;
     assert_eq!(
         destination_state::forget(pool).await.unwrap(),
