@@ -21,7 +21,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use store::{Lease, Pool, dedup, jobs::forget, lease, partitions, queue};
+use store::{Lease, Pool, dedup, destination_state, jobs::forget, lease, partitions, queue};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -264,6 +264,34 @@ impl Duty for Dedup {
     }
 }
 
+/// Forgets what was remembered of destinations that were deleted.
+pub struct DestinationStates {
+    pub pool: Pool,
+}
+
+const DESTINATION_STATES_EVERY: Duration = Duration::from_secs(600);
+
+/// Statements of one sweep, of a thousand rows each. What remains waits for the next.
+const DESTINATION_STATES_SWEEP: usize = 100;
+
+impl Duty for DestinationStates {
+    const NAME: &'static str = "destination_states";
+
+    async fn perform(&mut self) -> anyhow::Result<()> {
+        for _ in 0..DESTINATION_STATES_SWEEP {
+            let gone = destination_state::forget(&self.pool)
+                .await
+                .context("forgetting deleted destinations")?;
+            if gone == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn relieved(&mut self) {}
+}
+
 /// What each replica measures of itself.
 struct Measure {
     pool: Pool,
@@ -325,6 +353,7 @@ pub fn start(
         wake: asked.clone(),
         token: token.clone(),
     };
+    let destination_states = DestinationStates { pool: pool.clone() };
     let measure = Measure {
         pool: pool.clone(),
         ingest,
@@ -342,6 +371,14 @@ pub fn start(
         ),
         leased(depth, leases, DEPTH_EVERY, quiet(), metrics, token),
         leased(dedup, leases, DEDUP_EVERY, quiet(), metrics, token),
+        leased(
+            destination_states,
+            leases,
+            DESTINATION_STATES_EVERY,
+            quiet(),
+            metrics,
+            token,
+        ),
         leased(jobs, leases, jobs::EVERY, asked, metrics, token),
         task::spawn(
             measure,

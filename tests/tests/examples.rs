@@ -18,13 +18,16 @@ macro_rules! trials {
 }
 
 trials! {
+    circuit_breaker = "circuit-breaker",
     custom_response = "custom-response",
     deduplication = "deduplication",
     destination_templates = "destination-templates",
     filters = "filters",
     http_auth = "http-auth",
     ip_filter = "ip-filter",
+    ordering = "ordering",
     quickstart = "quickstart",
+    rate_limit = "rate-limit",
     rate_limited_source = "rate-limited-source",
     retries = "retries",
     schema = "schema",
