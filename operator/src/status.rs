@@ -169,6 +169,7 @@ pub fn reason(reason: compile::Reason) -> &'static str {
         InvalidVerification => "InvalidVerification",
         Conflicted => "Conflicted",
         NotImplemented => "NotImplemented",
+        TopicNotFound => "TopicNotFound",
         SourceNotFound => "SourceNotFound",
         DestinationNotFound => "DestinationNotFound",
         SecretNotFound => "SecretNotFound",

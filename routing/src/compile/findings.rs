@@ -38,6 +38,7 @@ pub enum Reason {
     Conflicted,
     NotImplemented,
     SourceNotFound,
+    TopicNotFound,
     DestinationNotFound,
     SecretNotFound,
     SecretKeyMissing,
@@ -54,6 +55,7 @@ impl Reason {
             Reason::Conflicted => "Conflicted",
             Reason::NotImplemented => "NotImplemented",
             Reason::SourceNotFound => "SourceNotFound",
+            Reason::TopicNotFound => "TopicNotFound",
             Reason::DestinationNotFound => "DestinationNotFound",
             Reason::SecretNotFound => "SecretNotFound",
             Reason::SecretKeyMissing => "SecretKeyMissing",
@@ -71,6 +73,7 @@ impl Reason {
             | Reason::Conflicted
             | Reason::NotImplemented => Condition::Accepted,
             Reason::SourceNotFound
+            | Reason::TopicNotFound
             | Reason::DestinationNotFound
             | Reason::SecretNotFound
             | Reason::SecretKeyMissing

@@ -8,6 +8,7 @@ mod properties;
 mod references;
 mod verification;
 mod source_rules;
+mod topics;
 
 use super::*;
 use crate::row::{Kind, SourceSpec};
