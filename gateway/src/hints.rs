@@ -19,6 +19,8 @@ pub struct Ears {
     pub routes: Arc<Notify>,
     /// These destinations have something new in the queue.
     pub queue: Box<dyn Fn(Vec<Uuid>) + Send + Sync>,
+    /// Something was scheduled that is due soon.
+    pub scheduled: Arc<Notify>,
     /// A replica came or went.
     pub replicas: Box<dyn Fn() + Send + Sync>,
     /// Nobody knows what was missed.
@@ -31,8 +33,10 @@ impl Ears {
             Hint::Routes { .. } => self.routes.notify_one(),
             Hint::Queue(destinations) => (self.queue)(destinations),
             Hint::Replicas => (self.replicas)(),
+            Hint::Scheduled => self.scheduled.notify_one(),
             Hint::Lost => {
                 self.routes.notify_one();
+                self.scheduled.notify_one();
                 (self.replicas)();
                 (self.lost)();
             }

@@ -5,7 +5,7 @@
 use crate::{
     Pool,
     error::{Error, Result},
-    pool::On,
+    pool::{On, Session},
     time::{from_sql, to_sql},
 };
 use bytes::Bytes;
@@ -107,6 +107,17 @@ ON CONFLICT DO NOTHING";
 /// [`crate::Error::MissingPartition`]: make the partitions and call again. The caller bounds the batch: Postgres takes
 /// 1 GiB of bodies at most.
 pub async fn record(pool: &Pool, batch: &[Recorded]) -> Result<()> {
+    let mut session = pool.session().await?;
+    record_within(pool, &mut session, batch).await?;
+    session.done().await
+}
+
+/// The same in a transaction that does more.
+pub(crate) async fn record_within(
+    pool: &Pool,
+    session: &mut Session,
+    batch: &[Recorded],
+) -> Result<()> {
     if batch.is_empty() {
         return Ok(());
     }
@@ -139,9 +150,7 @@ pub async fn record(pool: &Pool, batch: &[Recorded]) -> Result<()> {
         .bind(deliveries().map(|(e, _)| e.id).bind_iter())
         .bind(deliveries().map(|(_, d)| d.connection_id).bind_iter())
         .bind(deliveries().map(|(e, _)| &*e.namespace).bind_iter());
-    let mut session = pool.session().await?;
-    query.run(&mut session).await?;
-    session.done().await
+    query.run(session).await.map(drop)
 }
 
 /// The columns of [`Event::from_row`], of a table or alias `e`.

@@ -12,6 +12,7 @@
 
 pub mod error;
 pub mod events;
+pub mod idempotency;
 pub mod installation;
 pub mod keyring;
 pub mod lease;
@@ -24,6 +25,7 @@ pub mod private_server;
 pub mod queue;
 pub mod replicas;
 pub mod routes;
+pub mod scheduled;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod time;

@@ -19,6 +19,7 @@ use uuid::Uuid;
 const ROUTES: &str = "hookstream_routes";
 const QUEUE: &str = "hookstream_queue";
 const REPLICAS: &str = "hookstream_replicas";
+const SCHEDULED: &str = "hookstream_scheduled";
 
 /// Silence after which the server is asked whether it is still there. Well below what makes a NAT forget a connection.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -35,6 +36,8 @@ pub enum Hint {
     Queue(Vec<Uuid>),
     /// A replica applied another revision, came or went.
     Replicas,
+    /// Something was scheduled that is due soon.
+    Scheduled,
     /// The connection was lost and is back; what was said meanwhile is unknown: look at everything.
     Lost,
 }
@@ -103,7 +106,7 @@ async fn listen(options: PgConnectOptions) -> Result<PgListener> {
     let mut listener = PgListener::connect_with(&pool).await?;
     // We connect again ourselves, so that a failure to do so is seen.
     listener.eager_reconnect(false);
-    within(ANSWER, listener.listen_all([ROUTES, QUEUE, REPLICAS])).await?;
+    within(ANSWER, listener.listen_all([ROUTES, QUEUE, REPLICAS, SCHEDULED])).await?;
     Ok(listener)
 }
 
@@ -122,6 +125,7 @@ fn parse(channel: &str, payload: &str) -> Hint {
             .collect::<Option<_>>()
             .map(Hint::Queue),
         REPLICAS => Some(Hint::Replicas),
+        SCHEDULED => Some(Hint::Scheduled),
         _ => None,
     };
     parsed.unwrap_or(Hint::Lost)
@@ -150,6 +154,14 @@ pub async fn notify_queue(pool: &Pool, destinations: &[Uuid]) -> Result<()> {
     let query = pool
         .query("SELECT pg_notify('hookstream_queue', payload) FROM unnest($1::text[]) AS payload")
         .bind(payloads);
+    query.run(&mut session).await?;
+    session.done().await
+}
+
+/// Tells the other replicas that something is due soon.
+pub async fn notify_scheduled(pool: &Pool) -> Result<()> {
+    let mut session = pool.session().await?;
+    let query = pool.query("SELECT pg_notify('hookstream_scheduled', '')");
     query.run(&mut session).await?;
     session.done().await
 }

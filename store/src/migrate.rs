@@ -15,8 +15,10 @@ use sqlx::Row;
 use std::time::Duration;
 
 /// All migrations, numbered from 1 without gaps. Never edit one that was released: add the next.
-const MIGRATIONS: [(i32, &str, &str); 1] =
-    [(1, "spine", include_str!("../migrations/0001_spine.sql"))];
+const MIGRATIONS: [(i32, &str, &str); 2] = [
+    (1, "spine", include_str!("../migrations/0001_spine.sql")),
+    (2, "topics", include_str!("../migrations/0003_topics.sql")),
+];
 
 /// The newest migration that this version knows.
 const KNOWN: i32 = MIGRATIONS.len() as i32;
