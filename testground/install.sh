@@ -2,7 +2,7 @@
 # Puts the real servers and tools of our tests on a fresh Debian machine.  Run it as often as you like:
 # what is there already costs milliseconds.
 #
-#   install.sh postgres|kube|helm|kubeconform|promtool|kwok|all|node ...       (node: for node-trial.sh, not in all)
+#   install.sh postgres|kube|helm|kubeconform|promtool|kwok|signing|all|node ...       (node: for node-trial.sh, not in all)
 #
 # Prints one line `NAME PATH` for each.  Everything but the apt packages lives in $TG_CACHE
 # (~/.cache/test-ground), which may be deleted at any time.  Only package registries are used: apt, the Go
@@ -142,6 +142,31 @@ kwok() {
   say kwok "$BIN/kwok"
 }
 
+# signing: the libraries of three languages that judge what we sign, by the pins beside their scripts
+signing() {
+  local here_signing=$here/signing
+  local pins cache
+  pins=$(cd "$here_signing" && cat requirements.txt package.json go/go.mod go/go.sum go/main.go | sha256sum | cut -c1-16)
+  cache=$TG_CACHE/signing-$pins
+  if [ ! -e "$cache/installed" ]; then
+    lock
+  fi
+  if [ ! -e "$cache/installed" ]; then
+    need_go
+    command_or_apt python3 python3
+    command_or_apt npm npm
+    rm -rf "$cache"
+    mkdir -p "$cache"
+    python3 -m venv "$cache/venv"
+    "$cache/venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$here_signing/requirements.txt" >&2
+    cp "$here_signing/package.json" "$cache/"
+    npm install --prefix "$cache" --silent --no-fund --no-audit --no-update-notifier >&2
+    (cd "$here_signing/go" && go build -o "$cache/verify-go" .) >&2
+    touch "$cache/installed"
+  fi
+  say signing "$cache"
+}
+
 # what node-up.sh and dockerfile.sh need besides; Debian's containerd is not started, node-up.sh starts its own
 node() {
   local wanted=() command package
@@ -167,8 +192,8 @@ TABLE
 [ $# -gt 0 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 for part in "$@"; do
   case $part in
-    postgres|kube|helm|kubeconform|promtool|kwok|node) "$part" ;;
-    all) postgres; kube; helm; kubeconform; promtool; kwok ;;
+    postgres|kube|helm|kubeconform|promtool|kwok|signing|node) "$part" ;;
+    all) postgres; kube; helm; kubeconform; promtool; kwok; signing ;;
     *) echo "unknown: $part" >&2; exit 2 ;;
   esac
 done

@@ -22,7 +22,7 @@ pub enum Verb {
     Dev(Dev),
     /// Check manifests as the operator would: exit 0 when clean, 1 with findings
     Lint(Lint),
-    /// Send one event through verification and filters, without a server
+    /// Send one event through verification, filters and transforms, without a server
     Test(Trial),
 }
 

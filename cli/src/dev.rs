@@ -91,12 +91,18 @@ impl Session {
         print([style.note(&backing.kept)]);
         let registry = prometheus::Registry::new();
         let holder = format!("dev-{}", Uuid::now_v7().simple());
-        let mut control = Control::start(&backing, &holder, &registry);
+        // One for both halves: a metric's name is registered once.
+        let sandbox = sandbox::Pool::new(
+            sandbox::Options::default(),
+            sandbox::Metrics::new(&registry),
+        );
+        let mut control = Control::start(&backing, &holder, &registry, sandbox.clone());
         control.tell(&Declared::default(), &declared).await?;
         control.synced().await?;
         published(&mut control, &declared, &mut mistakes, &style).await?;
         // Only now: the first table that the gateway loads is the one that was just published.
-        let traffic = Traffic::start(options, listeners, &backing, &holder, registry).await?;
+        let traffic =
+            Traffic::start(options, listeners, &backing, &holder, registry, sandbox).await?;
         Ok((
             Session {
                 folder,

@@ -10,6 +10,7 @@ pub mod args;
 mod data;
 #[cfg(feature = "dev")]
 mod dev;
+mod engine;
 pub mod folder;
 #[cfg(feature = "dev")]
 mod keyring;

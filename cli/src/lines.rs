@@ -79,6 +79,7 @@ impl Style {
                 let name = qualified(&report.destination.namespace, &report.destination.name);
                 let (colour, mark, then) = match &report.step {
                     Step::Done => (GREEN, "→", "delivered".to_owned()),
+                    Step::Filtered => (YELLOW, "∅", "nothing sent".to_owned()),
                     Step::RetryAt(at) => (
                         YELLOW,
                         "↻",
@@ -159,6 +160,7 @@ fn answer(outcome: &Outcome, error: Option<&str>) -> String {
         Outcome::TimedOut => "timed out",
         Outcome::Unreachable => "unreachable",
         Outcome::Blocked => "blocked",
+        Outcome::Filtered => "filtered",
         Outcome::Internal => "our own fault",
     };
     error.map_or_else(|| word.to_owned(), |error| format!("{word} ({error})"))
@@ -241,9 +243,8 @@ mod tests {
             backoff: Backoff::Fixed,
             intervals_ms: vec![1000],
             max_retries: 1,
-            max_age_ms: None,
             retry_on: vec![],
-            respect_retry_after: true,
+            ..Policy::default()
         };
         let http = HttpSpec {
             url: "http://127.0.0.1/".into(),

@@ -5,6 +5,7 @@
 
 use crate::{
     args,
+    engine::Engine,
     folder::{Change, Declared, Folder},
     manifests::Remark,
 };
@@ -47,6 +48,7 @@ pub(crate) fn run(options: &args::Lint) -> Result<ExitCode> {
 pub(crate) struct Checked {
     pub(crate) declared: Declared,
     pub(crate) compiler: Compiler,
+    pub(crate) engine: Engine,
     pub(crate) findings: BTreeSet<Remark>,
 }
 
@@ -57,6 +59,8 @@ impl Checked {
         for change in declared.changes_since(&Declared::default()) {
             apply(&mut compiler, change);
         }
+        let engine = Engine::new()?;
+        engine.check(&mut compiler)?;
         let delta = compiler.compile();
         let mut findings = declared.problems.clone();
         for (uid, verdict) in &delta.verdicts {
@@ -70,6 +74,7 @@ impl Checked {
         Ok(Checked {
             declared,
             compiler,
+            engine,
             findings,
         })
     }

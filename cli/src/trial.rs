@@ -1,9 +1,11 @@
-//! `hookstream test`: one event through verification and filters, without a server.
+//! `hookstream test`: one event through verification, filters and transforms, without a server.
 //!
 //! The very code of the gateway decides: `Table::source`, `Verifier::verify`, `Source::route`. Exit 0 when the event
 //! would be recorded, also when no connection takes it; 1 when it would be refused.
 
-use crate::{args, lint::Checked};
+mod steps;
+
+use crate::{args, engine::Engine, lint::Checked};
 use anyhow::{Context, Result, bail};
 use routing::{
     EventView, Table,
@@ -59,7 +61,13 @@ pub(crate) fn run(options: &args::Trial) -> Result<ExitCode> {
             "this source verifies nothing"
         }
     );
-    matched(&table, source, &source.route(&event));
+    matched(
+        &table,
+        source,
+        &source.route(&event),
+        &event,
+        &checked.engine,
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -127,7 +135,13 @@ fn refused(source: &Source, event: &EventView<'_>) -> Option<String> {
     }
 }
 
-fn matched(table: &Table, source: &Source, taken: &[&std::sync::Arc<Connection>]) {
+fn matched(
+    table: &Table,
+    source: &Source,
+    taken: &[&std::sync::Arc<Connection>],
+    event: &EventView<'_>,
+    engine: &Engine,
+) {
     if source.connections.is_empty() {
         println!("no connection begins at this source");
     }
@@ -137,7 +151,8 @@ fn matched(table: &Table, source: &Source, taken: &[&std::sync::Arc<Connection>]
             .map_or("a destination that is not in the table", |destination| {
                 &destination.name
             });
-        let verdict = if taken.iter().any(|taken| taken.uid == connection.uid) {
+        let takes = taken.iter().any(|taken| taken.uid == connection.uid);
+        let verdict = if takes {
             format!("takes it      → {to}")
         } else if connection.suspended {
             "suspended".to_owned()
@@ -145,5 +160,10 @@ fn matched(table: &Table, source: &Source, taken: &[&std::sync::Arc<Connection>]
             "filtered out".to_owned()
         };
         println!("connection    {}  {verdict}", connection.name);
+        if takes {
+            for line in steps::of(connection, event, engine) {
+                println!("{line}");
+            }
+        }
     }
 }

@@ -59,6 +59,13 @@ pub struct Filter {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub none: Vec<FilterRule>,
+    /// What rules can't say: a JSONata expression that must give true, beside the rules. It is evaluated when the event is delivered and
+    /// not when it is recorded, so prefer rules; an event that doesn't pass has a delivery with the state `filtered`. It sees the whole
+    /// event if one of its paths begins with `body`, `payload`, `headers`, `query`, `method`, `path`, `content_type` or `source_ip`, else
+    /// the body alone; the Accepted condition says which. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65536))]
+    pub expression: Option<String>,
 }
 
 /// One comparison of a value in the event with a constant.
@@ -106,13 +113,18 @@ pub enum FilterOp {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Transform {
-    /// A JSONata expression. Its result is the body that is sent.
+    /// A JSONata expression. Its result is the body that is sent, as JSON; when it gives nothing, nothing is sent and the delivery's
+    /// state is `filtered`. Evaluated at each delivery, within a second and 256Mi of memory.
     #[schemars(length(min = 1, max = 65536))]
     pub jsonata: String,
     /// What the expression sees: the whole event (`body`, `headers`, `query`, `method` …) or the body alone. Default: the whole
-    /// event if a path at the expression's root begins with one of its names, else the body.
+    /// event if a path at the expression's root begins with one of its names, else the body; the Accepted condition says which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<TransformInput>,
+    /// What the result is. Body: what is sent. Envelope: an object with any of `body`, `headers`, `method`, `path` and `query`, which
+    /// replace what would be sent. Default: Body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<TransformOutput>,
 }
 
 /// What an expression sees: the whole event, or its body.
@@ -120,6 +132,13 @@ pub struct Transform {
 pub enum TransformInput {
     Envelope,
     Body,
+}
+
+/// What an expression's result is: the body, or an envelope that sets body, headers, method, path or query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TransformOutput {
+    Body,
+    Envelope,
 }
 
 /// When a failed delivery is tried again, and when it is given up.
@@ -150,6 +169,11 @@ pub struct Retry {
     /// Wait as long as the answer's `Retry-After` says, up to 24h, where that is longer than the interval. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub respect_retry_after: Option<bool>,
+    /// Each wait is longer or shorter by up to this share of it, as `20%`, so that what failed together doesn't come back together.
+    /// Default: none; the waits are exactly the intervals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4), regex(pattern = "^(100|[1-9]?[0-9])%$"))]
+    pub jitter: Option<String>,
 }
 
 /// How the wait before a retry grows.

@@ -1,7 +1,7 @@
 //! The gateway's flags. Each has an environment variable and a line of help with its default and unit.
 
 use clap::{Args as ClapArgs, Parser, ValueEnum};
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Accepts webhooks, records them in Postgres and delivers them.
 #[derive(Debug, Clone, Parser)]
@@ -12,6 +12,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub network: service::args::Network,
+
+    #[command(flatten)]
+    pub egress: Egress,
 
     /// What this process does, by commas: ingest, delivery, api [default: all of them]
     #[arg(
@@ -67,6 +70,38 @@ pub struct Args {
 
     #[command(flatten)]
     pub limits: Limits,
+}
+
+/// Where deliveries may go, and by which way.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Egress {
+    /// YAML file with the egress policy, for all namespaces and for single ones; docs/egress.md [default: none, the public internet may be reached]
+    #[arg(long, env = "HOOKSTREAM_EGRESS_POLICY")]
+    pub egress_policy: Option<PathBuf>,
+
+    /// Proxy that deliveries go through by CONNECT, as `http://user:password@proxy:3128` [default: none]
+    #[arg(long, env = "HOOKSTREAM_EGRESS_PROXY", hide_env_values = true)]
+    pub egress_proxy: Option<Hidden>,
+
+    /// What is reached without the proxy: CIDRs and host patterns, by commas [default: none]
+    #[arg(long, env = "HOOKSTREAM_EGRESS_PROXY_EXCEPT", value_delimiter = ',')]
+    pub egress_proxy_except: Vec<String>,
+}
+
+/// A value that may hold a password: it is judged where it is used, so that no message of the command line repeats it.
+#[derive(Clone)]
+pub struct Hidden(pub String);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[hidden]")
+    }
+}
+
+impl From<&str> for Hidden {
+    fn from(text: &str) -> Hidden {
+        Hidden(text.to_owned())
+    }
 }
 
 /// What a process does.

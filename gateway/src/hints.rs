@@ -21,6 +21,8 @@ pub struct Ears {
     pub queue: Box<dyn Fn(Vec<Uuid>) + Send + Sync>,
     /// Something was scheduled that is due soon.
     pub scheduled: Arc<Notify>,
+    /// Somebody asks for the circuits of these destinations to be reset.
+    pub resets: Box<dyn Fn(Vec<Uuid>) + Send + Sync>,
     /// A replica came or went.
     pub replicas: Box<dyn Fn() + Send + Sync>,
     /// Nobody knows what was missed.
@@ -32,6 +34,7 @@ impl Ears {
         match hint {
             Hint::Routes { .. } => self.routes.notify_one(),
             Hint::Queue(destinations) => (self.queue)(destinations),
+            Hint::Resets(destinations) => (self.resets)(destinations),
             Hint::Replicas => (self.replicas)(),
             Hint::Scheduled => self.scheduled.notify_one(),
             Hint::Lost => {

@@ -21,6 +21,7 @@ pub mod notifier;
 pub mod outcomes;
 pub mod recorder;
 pub mod run;
+pub mod scheduled;
 pub mod scheduler;
 pub mod seen;
 pub mod server;

@@ -5,6 +5,8 @@ use gateway::{args::Args, run};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Before anything else: a child of the sandbox is this binary too.
+    sandbox::child_main_if_asked();
     // Before anything may open a connection: with none installed, the first handshake would panic.
     let installed = rustls::crypto::ring::default_provider().install_default();
     assert!(installed.is_ok(), "nothing else has run yet");

@@ -3,7 +3,7 @@
 //! Labels come from configuration (a namespace, a source, a destination) or from an enum of ours, never from a sender.
 //! Handles are kept by whoever counts; a series of a source leaves when the source has left the table (`ingest::sources`).
 
-use crate::scheduler::DeliveryMetrics;
+use crate::{egress, scheduler::DeliveryMetrics};
 use prometheus::{
     Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
@@ -21,6 +21,7 @@ pub struct Metrics {
     pub housekeeping: Housekeeping,
     pub pool: Pool,
     pub delivery: DeliveryMetrics,
+    pub egress: egress::Metrics,
     pub tasks: service::task::Metrics,
 }
 
@@ -41,6 +42,7 @@ impl Metrics {
             housekeeping: Housekeeping::new(registry),
             pool: Pool::new(registry),
             delivery: DeliveryMetrics::new(registry),
+            egress: egress::Metrics::new(registry),
             tasks: service::task::Metrics::new(registry),
         })
     }
@@ -55,6 +57,8 @@ pub struct Ingest {
     pub refused: IntCounterVec,
     /// Labels: namespace, source, kind.
     pub replied: IntCounterVec,
+    /// Labels: namespace, source, mark.
+    pub marked: IntCounterVec,
     /// Labels: kind, result.
     pub documents: IntCounterVec,
     pub body_bytes: IntCounter,
@@ -85,6 +89,12 @@ impl Ingest {
                 "hookstream_ingest_replied_total",
                 "Requests that were answered as they asked and of which nothing was recorded, by kind: a provider's handshake, a browser's preflight.",
                 &["namespace", "source", "kind"],
+            ),
+            marked: counters(
+                registry,
+                "hookstream_ingest_marked_total",
+                "Events that were recorded with a mark: duplicate (of an earlier one; it goes nowhere), schema_invalid (it doesn't fit the source's schema, which only warns).",
+                &["namespace", "source", "mark"],
             ),
             documents: counters(
                 registry,
@@ -217,6 +227,16 @@ pub struct Housekeeping {
     /// No labels; a vector, so that a replica that no longer measures shows nothing.
     pub retention_lag_seconds: GaugeVec,
     pub retention_lost_deliveries: IntCounter,
+    pub dedup_expired: IntCounter,
+    pub idempotency_expired: IntCounter,
+    /// As above.
+    pub scheduled_events: IntGaugeVec,
+    /// As above.
+    pub scheduled_overdue_seconds: GaugeVec,
+    pub scheduled_published: IntCounter,
+    pub scheduled_late_seconds: Histogram,
+    /// As above.
+    pub dedup_overdue_seconds: GaugeVec,
     /// As above.
     pub partitions_ahead: IntGaugeVec,
 }
@@ -246,6 +266,45 @@ impl Housekeeping {
                 registry,
                 "hookstream_retention_lost_deliveries_total",
                 "Deliveries that were still queued when retention dropped their events: they will never be made.",
+            ),
+            dedup_expired: counter(
+                registry,
+                "hookstream_dedup_expired_total",
+                "Keys of events that were forgotten, since their window was over.",
+            ),
+            idempotency_expired: counter(
+                registry,
+                "hookstream_idempotency_expired_total",
+                "Answers to publications that were forgotten, a day after they were given.",
+            ),
+            scheduled_events: gauges(
+                registry,
+                "hookstream_scheduled_events",
+                "Events that are to be published later, counted up to a bound. Only the replica that publishes them shows it.",
+                &[],
+            ),
+            scheduled_overdue_seconds: gauges_seconds(
+                registry,
+                "hookstream_scheduled_overdue_seconds",
+                "For how long the oldest event that is due has not been published. Only the replica that publishes them shows it.",
+                &[],
+            ),
+            scheduled_published: counter(
+                registry,
+                "hookstream_scheduled_published_total",
+                "Scheduled events that were published when they were due.",
+            ),
+            scheduled_late_seconds: histogram(
+                registry,
+                "hookstream_scheduled_late_seconds",
+                "From the time at which an event was due to its commit.",
+                SECONDS,
+            ),
+            dedup_overdue_seconds: gauges_seconds(
+                registry,
+                "hookstream_dedup_overdue_seconds",
+                "For how long the oldest key that is still kept could have been forgotten; it grows when the sweep can't keep up. Only the replica that sweeps shows it.",
+                &[],
             ),
             partitions_ahead: gauges(
                 registry,

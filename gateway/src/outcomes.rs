@@ -123,10 +123,10 @@ async fn write(
 /// delivery would be made, and refused, again and again.
 async fn write_one(pool: &Pool, held: &Held, outcome: &mut Outcome) -> Fate {
     for bare in [false, true] {
-        if bare {
-            outcome.attempt.error = None;
-            outcome.attempt.response_headers = None;
-            outcome.attempt.response_body = None;
+        if bare && let Some(attempt) = &mut outcome.attempt {
+            attempt.error = None;
+            attempt.response_headers = None;
+            attempt.response_body = None;
         }
         match persist(pool, held, std::slice::from_ref(outcome)).await {
             Ok(written) if written.contains(outcome.shard) => return Fate::Written,

@@ -13,7 +13,7 @@ use crate::{
     egress, hints,
     ingest::{Ingest, Proxies, Ready, replicas, replicas::Count},
     metrics::Metrics,
-    recorder, scheduler,
+    recorder, scheduled, scheduler,
     seen::Observer,
     server,
     table::{self, Keys, Loader},
@@ -56,6 +56,8 @@ pub struct Options {
     /// Connections from those begin with a head of PROXY protocol.
     pub proxy_protocol: bool,
     pub egress: egress::Options,
+    /// `None`: one of its own.
+    pub sandbox: Option<sandbox::Pool>,
     /// Attempts in flight at once.
     pub attempts: u32,
     pub lease_ttl: Duration,
@@ -82,6 +84,7 @@ impl Options {
             public_url: "http://localhost:8080".to_owned(),
             proxy_protocol: false,
             egress: egress::Options::default(),
+            sandbox: None,
             attempts: 1024,
             lease_ttl: Duration::from_secs(10),
             retention: Duration::from_secs(30 * 86_400),
@@ -123,10 +126,7 @@ impl Options {
             trusted_proxies: args.network.trusted_proxies,
             public_url: args.common.public_url.clone(),
             proxy_protocol: args.proxy_protocol,
-            egress: egress::Options {
-                policy: policy(&args.network.egress_allow)?,
-                ..egress::Options::default()
-            },
+            egress: egress_options(&args.egress, &args.network.egress_allow)?,
             attempts: args.attempts,
             lease_ttl: args.lease_ttl,
             retention: args.retention,
@@ -136,15 +136,39 @@ impl Options {
     }
 }
 
-fn policy(allow: &[String]) -> anyhow::Result<egress::Policy> {
-    let allow = allow
-        .iter()
-        .map(|rule| rule.parse())
-        .collect::<Result<_, egress::InvalidRule>>()
-        .context("--egress-allow")?;
-    Ok(egress::Policy {
-        allow,
-        ..egress::Policy::default()
+fn egress_options(args: &crate::args::Egress, allow: &[String]) -> anyhow::Result<egress::Options> {
+    let rules = |texts: &[String], flag: &'static str| {
+        let texts = texts.iter().filter(|text| !text.is_empty());
+        texts
+            .map(|text| text.parse())
+            .collect::<Result<Vec<egress::Rule>, egress::InvalidRule>>()
+            .context(flag)
+    };
+    let allow = rules(allow, "--egress-allow")?;
+    let policies = match &args.egress_policy {
+        Some(path) => egress::Policies::read(path, &allow)
+            .with_context(|| format!("--egress-policy {}", path.display()))?,
+        None => egress::Policies::same(egress::Policy {
+            allow,
+            ..egress::Policy::default()
+        }),
+    };
+    let proxy = args
+        .egress_proxy
+        .as_ref()
+        .filter(|proxy| !proxy.0.is_empty());
+    let proxy = proxy
+        .map(|proxy| proxy.0.parse::<egress::Proxy>().context("--egress-proxy"))
+        .transpose()?;
+    let except = rules(&args.egress_proxy_except, "--egress-proxy-except")?;
+    Ok(egress::Options {
+        policy: policies.default,
+        namespaces: policies.namespaces,
+        proxy: proxy.map(|mut proxy| {
+            proxy.except = except;
+            proxy
+        }),
+        ..egress::Options::default()
     })
 }
 
@@ -319,7 +343,7 @@ impl Parts {
         first.notified().await;
 
         let running = scheduler::start(
-            delivery_options(options, &id, shards),
+            delivery_options(options, &id, shards, metrics),
             store,
             current.table(),
             metrics.delivery.clone(),
@@ -338,15 +362,18 @@ impl Parts {
             metrics.clone(),
             ends.recorder.clone(),
         );
+        let scheduled = scheduled::Wakes::default();
         ingest.open(Ready {
             recorder: recorder_handle,
+            pool: store.pool.clone(),
+            scheduled: scheduled.tell.clone(),
             table: current.clone(),
             shards,
         });
 
         let mut background = vec![hints::start(
             store.clone(),
-            ears(handle, wake),
+            ears(handle.clone(), wake, scheduled.due.clone()),
             ends.background.clone(),
         )];
         let leases = tasks::Leases::new(store.pool.clone(), id.clone());
@@ -354,7 +381,15 @@ impl Parts {
             &leases,
             options.retention,
             ingest.clone(),
+            current.clone(),
+            metrics,
+            &ends.background,
+        ));
+        background.extend(scheduled.start(
+            &leases,
             current,
+            shards,
+            hand_over(handle),
             metrics,
             &ends.background,
         ));
@@ -540,22 +575,37 @@ fn hand_over(delivery: scheduler::Handle) -> recorder::HandOver {
     Arc::new(move |recorded| delivery.recorded(recorded))
 }
 
-fn ears(delivery: scheduler::Handle, routes: Arc<Notify>) -> hints::Ears {
-    let (queue, replicas, lost) = (delivery.clone(), delivery.clone(), delivery);
+fn ears(delivery: scheduler::Handle, routes: Arc<Notify>, scheduled: Arc<Notify>) -> hints::Ears {
+    let (queue, resets) = (delivery.clone(), delivery.clone());
+    let (replicas, lost) = (delivery.clone(), delivery);
     hints::Ears {
         routes,
         queue: Box::new(move |destinations| queue.hint(destinations)),
+        resets: Box::new(move |destinations| resets.resets(destinations)),
+        scheduled,
         replicas: Box::new(move || replicas.replicas_changed()),
         lost: Box::new(move || lost.rescan()),
     }
 }
 
-fn delivery_options(options: &Options, replica: &Arc<str>, shards: u16) -> scheduler::Options {
+fn delivery_options(
+    options: &Options,
+    replica: &Arc<str>,
+    shards: u16,
+    metrics: &Metrics,
+) -> scheduler::Options {
     scheduler::Options {
         delivers: options.roles.contains(&Role::Delivery),
         lease_ttl: options.lease_ttl,
         concurrency: options.attempts as usize,
-        egress: options.egress.clone(),
+        egress: egress::Options {
+            metrics: metrics.egress.clone(),
+            ..options.egress.clone()
+        },
+        sandbox: options.sandbox.clone().unwrap_or_else(|| {
+            let metrics = sandbox::Metrics::new(&options.registry);
+            sandbox::Pool::new(sandbox::Options::default(), metrics)
+        }),
         observer: options.observer.attempts(),
         ..scheduler::Options::new(replica.clone(), shards)
     }

@@ -16,7 +16,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use store::{Lease, Pool, lease, partitions, queue};
+use store::{Lease, Pool, dedup, idempotency, lease, partitions, queue};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,10 @@ impl Leases {
             holder,
             held: Arc::default(),
         }
+    }
+
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// Takes or prolongs the lease of a duty; false: it is another's.
@@ -215,6 +219,74 @@ impl Duty for Depth {
     }
 }
 
+/// Forgets the dedup keys whose windows are over.
+pub struct Dedup {
+    pub pool: Pool,
+    pub metrics: Arc<Metrics>,
+}
+
+const DEDUP_EVERY: Duration = Duration::from_secs(10);
+
+/// Keys of one statement: some tens of milliseconds.
+const DEDUP_STATEMENT: u32 = 5_000;
+
+/// Statements of one sweep: together 50,000 keys a second, more than are recorded. What remains waits for the next.
+const DEDUP_SWEEP: usize = 100;
+
+impl Duty for Dedup {
+    const NAME: &'static str = "dedup";
+
+    async fn perform(&mut self) -> anyhow::Result<()> {
+        for _ in 0..DEDUP_SWEEP {
+            let gone = dedup::expire(&self.pool, DEDUP_STATEMENT)
+                .await
+                .context("forgetting dedup keys")?;
+            self.metrics.housekeeping.dedup_expired.inc_by(gone);
+            if gone < u64::from(DEDUP_STATEMENT) {
+                break;
+            }
+        }
+        let next = dedup::next_expiry(&self.pool)
+            .await
+            .context("looking for the next dedup key")?;
+        let overdue = next.map_or(0.0, |next| clock::now().duration_since(next).as_secs_f64());
+        let metric = &self.metrics.housekeeping.dedup_overdue_seconds;
+        metric.with_label_values::<&str>(&[]).set(overdue.max(0.0));
+        Ok(())
+    }
+
+    fn relieved(&mut self) {
+        self.metrics.housekeeping.dedup_overdue_seconds.reset();
+    }
+}
+
+/// Forgets the answers to publications whose idempotency keys have expired.
+struct Answers {
+    pool: Pool,
+    metrics: Arc<Metrics>,
+}
+
+const ANSWERS_EVERY: Duration = Duration::from_secs(30);
+
+impl Duty for Answers {
+    const NAME: &'static str = "idempotency";
+
+    async fn perform(&mut self) -> anyhow::Result<()> {
+        for _ in 0..DEDUP_SWEEP {
+            let gone = idempotency::expire(&self.pool, DEDUP_STATEMENT)
+                .await
+                .context("forgetting answers")?;
+            self.metrics.housekeeping.idempotency_expired.inc_by(gone);
+            if gone < u64::from(DEDUP_STATEMENT) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn relieved(&mut self) {}
+}
+
 /// What each replica measures of itself.
 struct Measure {
     pool: Pool,
@@ -265,6 +337,14 @@ pub fn start(
         pool: pool.clone(),
         metrics: metrics.clone(),
     };
+    let dedup = Dedup {
+        pool: pool.clone(),
+        metrics: metrics.clone(),
+    };
+    let answers = Answers {
+        pool: pool.clone(),
+        metrics: metrics.clone(),
+    };
     let measure = Measure {
         pool: pool.clone(),
         ingest,
@@ -272,8 +352,24 @@ pub fn start(
         metrics: metrics.clone(),
     };
     vec![
-        leased(partitions, leases, PARTITIONS_EVERY, metrics, token),
-        leased(depth, leases, DEPTH_EVERY, metrics, token),
+        leased(
+            partitions,
+            leases,
+            PARTITIONS_EVERY,
+            Arc::default(),
+            metrics,
+            token,
+        ),
+        leased(depth, leases, DEPTH_EVERY, Arc::default(), metrics, token),
+        leased(dedup, leases, DEDUP_EVERY, Arc::default(), metrics, token),
+        leased(
+            answers,
+            leases,
+            ANSWERS_EVERY,
+            Arc::default(),
+            metrics,
+            token,
+        ),
         task::spawn(
             measure,
             DEPTH_EVERY,
@@ -284,10 +380,12 @@ pub fn start(
     ]
 }
 
-fn leased<D: Duty>(
+/// Starts a duty: it is performed at least so often, and whenever `wake` says so, by the replica that holds its lease.
+pub fn leased<D: Duty>(
     duty: D,
     leases: &Leases,
     every: Duration,
+    wake: Arc<Notify>,
     metrics: &Metrics,
     token: &CancellationToken,
 ) -> JoinHandle<()> {
@@ -297,13 +395,7 @@ fn leased<D: Duty>(
         leases: leases.clone(),
         ttl: every * 3,
     };
-    task::spawn(
-        leased,
-        every,
-        Arc::<Notify>::default(),
-        &metrics.tasks,
-        token.clone(),
-    )
+    task::spawn(leased, every, wake, &metrics.tasks, token.clone())
 }
 
 #[cfg(test)]

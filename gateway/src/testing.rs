@@ -50,7 +50,7 @@ pub fn source_row(uid: Uuid, name: &str, secret: Option<&str>) -> Row {
     }
 }
 
-/// An HTTP destination with a retry after 50 ms, 100 ms and so on, ten times.
+/// An HTTP destination with a retry after 50 ms, 100 ms and so on, ten times, whose circuit never opens.
 pub fn destination_row(uid: Uuid, name: &str, url: &str) -> Row {
     let http = row::HttpSpec {
         url: url.to_owned(),
@@ -67,6 +67,7 @@ pub fn destination_row(uid: Uuid, name: &str, url: &str) -> Row {
         provider: row::Provider::Http(http),
         retry,
         concurrency: 16,
+        circuit: None,
         ..row::DestinationSpec::default()
     };
     Row {

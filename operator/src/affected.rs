@@ -191,6 +191,7 @@ mod tests {
         };
         let verdict = Verdict {
             findings: Vec::new(),
+            notes: Vec::new(),
             routed_generation: Some(1),
         };
         let fleets = fleets();

@@ -42,6 +42,11 @@ pub struct Args {
     /// Namespace of this operator's pod, for its Events [default: no Events about the operator itself]
     #[arg(long, env = "HOOKSTREAM_POD_NAMESPACE")]
     pub pod_namespace: Option<String>,
+
+    /// What the sandbox's children are started from. No flag: only a process that isn't the operator's own, as a test
+    /// is, sets it.
+    #[arg(skip)]
+    pub sandbox: sandbox::Program,
 }
 
 /// At least a second: these are intervals between calls to a database.

@@ -151,6 +151,16 @@ impl Core {
         self.secrets == Secrets::OnDemand && !self.wanted().is_subset(&self.told_secrets)
     }
 
+    /// The expressions that have to be checked before the objects that have them can be judged.
+    pub fn wanted_expressions(&self) -> Vec<Arc<str>> {
+        self.compiler.wanted_expressions()
+    }
+
+    pub fn set_expression(&mut self, text: Arc<str>, checked: compile::Checked) {
+        self.compiler.set_expression(text, checked);
+        self.dirty = true;
+    }
+
     pub fn synced(&self) -> bool {
         self.synced
     }
@@ -186,6 +196,7 @@ impl Core {
                 uid,
                 Verdict {
                     findings: vec![cannot_read(&why)],
+                    notes: Vec::new(),
                     routed_generation,
                 },
             );

@@ -6,6 +6,7 @@
 //!
 //! Every failure leaves the loop with what it still has to do, and a time at which it tries again.
 
+mod expressions;
 mod table;
 
 use crate::{
@@ -58,6 +59,8 @@ pub struct Settings {
     pub compare_every: Duration,
     /// Gateways unheard of for longer don't count.
     pub gateway_timeout: Duration,
+    /// Where expressions are checked.
+    pub sandbox: sandbox::Pool,
 }
 
 /// What became of the objects since the last report, and of the publishing as a whole.
@@ -115,6 +118,7 @@ pub async fn run(
         unpublished: BTreeMap::new(),
         compiled_once: false,
         secrets_missing_since: None,
+        unchecked: None,
     };
     publisher.run(&mut channels, &token).await;
 }
@@ -135,6 +139,8 @@ struct Publisher {
     unpublished: BTreeMap<RowKey, Option<Row>>,
     compiled_once: bool,
     secrets_missing_since: Option<Instant>,
+    /// When to try again to check expressions.
+    unchecked: Option<Instant>,
 }
 
 impl Publisher {
@@ -186,6 +192,7 @@ impl Publisher {
                 self.compare().await;
             }
             due = self.pass(channels).await;
+            due = due.into_iter().chain(self.unchecked).min();
             self.report(channels).await;
         }
     }
@@ -211,6 +218,8 @@ impl Publisher {
         if let Some(later) = self.wait_for_secrets() {
             return later;
         }
+        let unchecked = expressions::check(&mut self.core, &self.settings.sandbox).await;
+        self.unchecked = unchecked.then(|| clock::instant() + RETRY);
         if self.core.dirty() {
             let timer = self.metrics.compile_seconds.start_timer();
             let pass = self.core.compile();

@@ -73,6 +73,14 @@ pub async fn run(args: Args, client: Client, token: CancellationToken) -> anyhow
         .with_context(|| format!("the admin port {}", args.common.admin_listen))?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry);
+    // Expressions are only read here, and the pod's memory is less than a gateway's.
+    let options = sandbox::Options {
+        children: 1,
+        memory: 128 << 20,
+        program: args.sandbox.clone(),
+        ..sandbox::Options::default()
+    };
+    let sandbox = sandbox::Pool::new(options, sandbox::Metrics::new(&registry));
     let health = Health::new(&[
         ("database", "waiting for the database"),
         (watching::PART, "waiting for the first lists"),
@@ -104,6 +112,7 @@ pub async fn run(args: Args, client: Client, token: CancellationToken) -> anyhow
                 client,
                 store: store.clone(),
                 keyring,
+                sandbox,
                 metrics,
                 health,
                 token,
@@ -136,6 +145,7 @@ struct Operator {
     client: Client,
     store: Store,
     keyring: Arc<Keyring>,
+    sandbox: sandbox::Pool,
     metrics: Metrics,
     health: Health,
     token: CancellationToken,
@@ -148,6 +158,7 @@ impl Operator {
             client,
             store,
             keyring,
+            sandbox,
             metrics,
             health,
             token,
@@ -216,6 +227,7 @@ impl Operator {
             removal_hold: args.removal_hold,
             compare_every: args.compare_every,
             gateway_timeout,
+            sandbox,
         };
         let ends = publisher::Channels {
             changes: changes_in,

@@ -96,7 +96,10 @@ impl State {
 
 /// The status that these facts call for.
 pub fn decide(facts: &Facts<'_>) -> Status {
-    let accepted = of_findings(facts.verdict, compile::Condition::Accepted, ACCEPTED);
+    let mut accepted = of_findings(facts.verdict, compile::Condition::Accepted, ACCEPTED);
+    if accepted.status == "True" {
+        accepted.message = facts.verdict.notes.join("; ");
+    }
     let resolved = of_findings(
         facts.verdict,
         compile::Condition::ResolvedRefs,
@@ -164,6 +167,8 @@ pub fn reason(reason: compile::Reason) -> &'static str {
     use compile::Reason::*;
     match reason {
         InvalidFilter => "InvalidFilter",
+        InvalidTransform => "InvalidTransform",
+        ExpressionNotChecked => "ExpressionNotChecked",
         UnsupportedValue => "UnsupportedValue",
         InvalidUrl => "InvalidUrl",
         InvalidVerification => "InvalidVerification",

@@ -11,7 +11,9 @@
 
 mod claims;
 mod connection;
+mod delivery;
 mod destination;
+mod expression;
 mod filter;
 mod findings;
 mod index;
@@ -25,6 +27,7 @@ mod tests;
 mod topic;
 
 pub use destination::{DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT};
+pub use expression::Checked;
 pub use findings::{Condition, Finding, Reason};
 pub use source::DEFAULT_MAX_BODY_BYTES;
 
@@ -37,7 +40,10 @@ use findings::Findings;
 use index::Index;
 use object::{Body, Object, ObjectName};
 use secrets::{Known, Taken};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 use uuid::Uuid;
 
 /// The keys of one Kubernetes Secret.
@@ -50,6 +56,8 @@ pub type SecretName = (String, String);
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
     pub findings: Vec<Finding>,
+    /// What was decided for it that its author may want to know.
+    pub notes: Vec<String>,
     /// The generation that routes now: this one's, or an older one's when this one doesn't compile; `None`: not in the table.
     pub routed_generation: Option<i64>,
 }
@@ -76,6 +84,8 @@ pub struct Compiler {
     /// A Secret that was never told of counts as not existing.
     secrets: BTreeMap<SecretName, Known>,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// Expressions that were checked. Those that no object has any more go now and then.
+    expressions: BTreeMap<Arc<str>, Checked>,
     rows: BTreeMap<Uuid, Row>,
     /// The sources whose rows have a path of their own. No two rows have the same, and of two namespaces' rows none has a path
     /// below the other's.
@@ -93,7 +103,7 @@ pub struct Compiler {
 struct Pass {
     /// What was there before the first touch.
     before: BTreeMap<RowKey, Option<Row>>,
-    findings: BTreeMap<Uuid, Vec<Finding>>,
+    findings: BTreeMap<Uuid, Findings>,
 }
 
 impl Compiler {
@@ -174,6 +184,24 @@ impl Compiler {
         }
     }
 
+    /// The expressions of objects that nothing is known of yet: check them and say so with [`Compiler::set_expression`]. Until
+    /// then their objects keep the rows they have.
+    pub fn wanted_expressions(&self) -> Vec<Arc<str>> {
+        let wanted = self.index.expressions();
+        wanted
+            .filter(|text| !self.expressions.contains_key(*text))
+            .cloned()
+            .collect()
+    }
+
+    /// Tell it before the `compile` that is to see it.
+    pub fn set_expression(&mut self, text: Arc<str>, checked: Checked) {
+        if self.expressions.get(&text) != Some(&checked) {
+            self.dirty.extend(self.index.evaluating(&text));
+            self.expressions.insert(text, checked);
+        }
+    }
+
     /// Labels of a namespace (for `allowedNamespaces.selector`); `None`: it is gone.
     pub fn set_namespace(&mut self, name: String, labels: Option<BTreeMap<String, String>>) {
         if self.namespaces.get(&name) == labels.as_ref() {
@@ -194,6 +222,7 @@ impl Compiler {
     /// Compiles what changed and what depends on it.
     pub fn compile(&mut self) -> Delta {
         let mut pass = Pass::default();
+        self.forget_expressions();
         for uid in std::mem::take(&mut self.gone) {
             self.set_row(uid, None, &mut pass);
         }
@@ -216,6 +245,16 @@ impl Compiler {
             self.compile_one(uid, &mut pass);
         }
         self.delta(pass)
+    }
+
+    /// Keeps those that objects have, and some that they had: what comes and goes needn't be checked each time.
+    fn forget_expressions(&mut self) {
+        let kept = self.index.expressions().count();
+        if self.expressions.len() > 2 * kept + 64 {
+            let index = &self.index;
+            self.expressions
+                .retain(|text, _| index.evaluating(text).next().is_some());
+        }
     }
 
     /// All rows as of the last `compile`.
@@ -249,7 +288,7 @@ impl Compiler {
             }
             None => self.keep_last_good(uid, pass),
         }
-        pass.findings.insert(uid, findings.0);
+        pass.findings.insert(uid, findings);
     }
 
     /// Of an object that doesn't compile.
@@ -288,7 +327,7 @@ impl Compiler {
                 let source = self.resolve(object, object.source()?, object.source_path(), findings);
                 let destination =
                     self.resolve(object, object.destination()?, "spec.destination", findings);
-                let written = connection::compile(spec, findings);
+                let written = connection::compile(spec, &self.expressions, findings);
                 let spec = written.into_spec(source?, destination?);
                 Some(match object.kind {
                     crds::Kind::Subscription => Spec::Subscription(spec),
@@ -487,7 +526,8 @@ impl Compiler {
                 (
                     uid,
                     Verdict {
-                        findings,
+                        findings: findings.list,
+                        notes: findings.notes,
                         routed_generation,
                     },
                 )

@@ -7,16 +7,20 @@
 //! Not here: Kubernetes calls (`operator`), SQL (`store`), sockets (`gateway`).
 
 pub mod admission;
+pub mod cloudevents;
 pub mod compile;
+pub mod dedup;
 pub mod delivery;
 pub mod duration;
 pub mod event;
 pub mod filter;
 pub mod ids;
-pub mod payload;
 pub mod ip;
+pub mod payload;
+pub mod publication;
 pub mod retry;
 pub mod row;
+pub mod schema;
 pub mod secret;
 pub mod shard;
 pub mod sign;

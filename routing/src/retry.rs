@@ -1,7 +1,7 @@
 //! What happens after an attempt: a pure function of the policy, the attempts so far, what is known of the last one and
 //! the time.
 //!
-//! Delays are exactly the configured ones (no jitter unless a destination asks for it, later).
+//! Delays are exactly the configured ones, unless the policy asks for jitter; the dice for it are thrown by the caller.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,9 @@ pub struct Policy {
     pub max_age_ms: Option<u64>,
     pub retry_on: Vec<Retryable>,
     pub respect_retry_after: bool,
+    /// A delay is longer or shorter by up to this share of it, in percent, 0 to 100.
+    #[serde(default)]
+    pub jitter_percent: u8,
 }
 
 impl Default for Policy {
@@ -40,6 +43,7 @@ impl Default for Policy {
             max_age_ms: None,
             retry_on: Retryable::everything(),
             respect_retry_after: true,
+            jitter_percent: 0,
         }
     }
 }
@@ -64,6 +68,24 @@ impl Policy {
             Backoff::Fixed => first,
         };
         Duration::from_millis(delay_ms)
+    }
+
+    /// The delay with its jitter. `dice` is anywhere from 0 (as short as may be) to 1 (as long as may be).
+    fn jittered(&self, retry: u32, dice: f64) -> Duration {
+        let delay = self.delay(retry);
+        if self.jitter_percent == 0 {
+            return delay;
+        }
+        let share = f64::from(self.jitter_percent.min(100)) / 100.0;
+        let factor = 1.0 + share * (2.0 * dice.clamp(0.0, 1.0) - 1.0);
+        // Whole milliseconds, as the interval is.
+        Duration::from_millis((delay.as_millis() as f64 * factor).round() as u64)
+    }
+
+    /// Whether a delivery recorded at `recorded_at` is older than the policy lets any be.
+    pub fn is_too_old(&self, recorded_at: Timestamp, now: Timestamp) -> bool {
+        self.max_age_ms
+            .is_some_and(|age_ms| now > later(recorded_at, Duration::from_millis(age_ms)))
     }
 
     fn retries_status(&self, status: u16) -> bool {
@@ -147,6 +169,8 @@ pub enum Outcome {
     Unreachable,
     /// The egress policy forbids the address: retrying can't help until the policy changes.
     Blocked,
+    /// Nothing was sent: the connection's expression didn't let the event pass, or its transform gave nothing.
+    Filtered,
     /// Our own fault (an answer we can't parse is the destination's, not ours). Retried, not charged to the destination.
     Internal,
 }
@@ -160,6 +184,7 @@ impl Outcome {
             Outcome::TimedOut => "timed_out",
             Outcome::Unreachable => "unreachable",
             Outcome::Blocked => "blocked",
+            Outcome::Filtered => "filtered",
             Outcome::Internal => "internal",
         }
     }
@@ -168,6 +193,8 @@ impl Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     Done,
+    /// Ended without having been sent, as its connection wants it.
+    Filtered,
     RetryAt(Timestamp),
     DeadLetter(GaveUp),
 }
@@ -180,6 +207,8 @@ pub enum GaveUp {
     Gone,
     TooOld,
     Blocked,
+    /// It failed, and its destination's order lets the deliveries behind it go on instead of waiting.
+    HeadBlocked,
     /// The destination is no longer in the routing table.
     DestinationDeleted,
 }
@@ -192,6 +221,7 @@ impl GaveUp {
             GaveUp::Gone => "gone",
             GaveUp::TooOld => "too_old",
             GaveUp::Blocked => "blocked",
+            GaveUp::HeadBlocked => "head_blocked",
             GaveUp::DestinationDeleted => "destination_deleted",
         }
     }
@@ -203,16 +233,19 @@ impl GaveUp {
 /// - A blocked address is retried like an unreachable one, since an administrator may allow it meanwhile.
 /// - Our own fault is always worth another attempt. It spends a retry too, so that it can't go on for ever.
 /// - An attempt that would begin past the maximum age isn't waited for.
+/// - `dice`, from 0 to 1, decide where within its jitter a delay falls; without jitter they change nothing.
 pub fn next_step(
     policy: &Policy,
     attempts: u32,
     outcome: &Outcome,
     recorded_at: Timestamp,
     now: Timestamp,
+    dice: f64,
 ) -> Step {
     let unreachable = policy.retry_on.contains(&Retryable::Unreachable);
     let (retryable, asked, spent) = match outcome {
         Outcome::Delivered { .. } => return Step::Done,
+        Outcome::Filtered => return Step::Filtered,
         Outcome::Refused { status: 410, .. } => return Step::DeadLetter(GaveUp::Gone),
         Outcome::Refused {
             status,
@@ -238,15 +271,12 @@ pub fn next_step(
         return Step::DeadLetter(spent);
     }
 
-    let mut delay = policy.delay(attempts);
+    let mut delay = policy.jittered(attempts, dice);
     if policy.respect_retry_after {
         delay = delay.max(asked.unwrap_or_default().min(LONGEST_RETRY_AFTER));
     }
     let at = later(now, delay);
-    let too_old = policy
-        .max_age_ms
-        .is_some_and(|age_ms| at > later(recorded_at, Duration::from_millis(age_ms)));
-    match too_old {
+    match policy.is_too_old(recorded_at, at) {
         true => Step::DeadLetter(GaveUp::TooOld),
         false => Step::RetryAt(at),
     }

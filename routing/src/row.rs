@@ -9,7 +9,7 @@
 use crate::{
     admission,
     compile::{DEFAULT_CONCURRENCY, DEFAULT_MAX_BODY_BYTES, DEFAULT_TIMEOUT},
-    delivery, filter, payload, retry,
+    dedup, delivery, filter, payload, retry, schema,
     secret::Secret,
     sign, transform, verify,
 };
@@ -183,6 +183,10 @@ pub struct SourceSpec {
     pub cors: Option<admission::CorsSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<admission::ResponseSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<schema::Rule>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dedup: Option<dedup::Rule>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -232,6 +236,8 @@ impl Default for SourceSpec {
             rate_limit: None,
             cors: None,
             response: None,
+            schema: None,
+            dedup: None,
         }
     }
 }
@@ -362,6 +368,7 @@ pub struct TopicSpec {
     pub publish_keys: Vec<SecretIndex>,
     /// The types that may be published; empty: any.
     pub event_types: Vec<String>,
+    pub schema: Option<schema::Rule>,
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@
 
 use crate::{
     admission::{ContentTypes, Cors, CustomResponse, IpFilter, RateLimit},
+    dedup,
     event::EventView,
     filter::{Index, Matcher},
     ids::{self, Prefix},
     retry,
     row::{self, Kind, Row, RowKey, Spec},
+    schema, transform,
     verify::Verifier,
 };
 use http::Method;
@@ -23,7 +25,7 @@ use uuid::Uuid;
 mod tests;
 mod topic;
 
-pub use topic::Topic;
+pub use topic::{PublishKey, Topic};
 
 /// One immutable revision.
 #[derive(Debug, Default, Clone)]
@@ -61,6 +63,8 @@ pub struct Source {
     /// `None`: 200 with the event's id as JSON.
     pub response: Option<CustomResponse>,
     pub verifier: Option<Verifier>,
+    pub schema: Option<Arc<schema::Check>>,
+    pub dedup: Option<dedup::Rule>,
     /// In the order of their UIDs.
     pub connections: Vec<Arc<Connection>>,
     /// Of `connections`, by their places.
@@ -77,6 +81,9 @@ pub struct Connection {
     pub destination: Uuid,
     pub suspended: bool,
     pub matcher: Matcher,
+    /// The filter's expression, which is evaluated at delivery.
+    pub expression: Option<transform::Expression>,
+    pub transform: Option<transform::Transform>,
     pub retry: Option<retry::Policy>,
 }
 
@@ -223,11 +230,13 @@ impl Table {
             connections.sort_by_key(|connection| connection.uid);
             match &row.spec {
                 Spec::Source(spec) => {
-                    let source = Source::new(row, spec, connections);
+                    let before = self.sources.get(&uid).map(Arc::as_ref);
+                    let source = Source::new(row, spec, connections, before);
                     self.sources.insert(uid, Arc::new(source));
                 }
                 Spec::Topic(spec) => {
-                    let topic = Topic::new(row, spec, connections);
+                    let before = self.topics.get(&uid).map(Arc::as_ref);
+                    let topic = Topic::new(row, spec, connections, before);
                     self.topics.insert(uid, Arc::new(topic));
                 }
                 _ => {}
@@ -302,7 +311,16 @@ impl Table {
 }
 
 impl Source {
-    fn new(row: &Row, spec: &row::SourceSpec, connections: Vec<Arc<Connection>>) -> Source {
+    fn new(
+        row: &Row,
+        spec: &row::SourceSpec,
+        connections: Vec<Arc<Connection>>,
+        before: Option<&Source>,
+    ) -> Source {
+        let schema = schema(
+            spec.schema.as_ref(),
+            before.and_then(|before| before.schema.as_ref()),
+        );
         let methods = spec
             .methods
             .iter()
@@ -329,6 +347,8 @@ impl Source {
                 .verification
                 .as_ref()
                 .map(|verification| Verifier::new(verification, &row.secrets)),
+            schema,
+            dedup: spec.dedup.clone(),
             index: index(&connections),
             connections,
         }
@@ -339,6 +359,17 @@ impl Source {
     pub fn route<'s>(&'s self, event: &EventView<'_>) -> Vec<&'s Arc<Connection>> {
         matching(&self.connections, &self.index, event)
     }
+}
+
+/// Compiling a large schema takes milliseconds, and most changes are a connection's.
+fn schema(
+    rule: Option<&schema::Rule>,
+    before: Option<&Arc<schema::Check>>,
+) -> Option<Arc<schema::Check>> {
+    rule.map(|rule| match before {
+        Some(check) if check.rule == *rule => check.clone(),
+        _ => Arc::new(schema::Check::new(rule.clone())),
+    })
 }
 
 fn index(connections: &[Arc<Connection>]) -> Index {
@@ -374,6 +405,8 @@ impl Connection {
             destination: spec.destination,
             suspended: spec.suspended,
             matcher: spec.filter.as_ref().map(Matcher::new).unwrap_or_default(),
+            expression: spec.expression.clone(),
+            transform: spec.transform.clone(),
             retry: spec.retry.clone(),
         }
     }

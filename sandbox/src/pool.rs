@@ -17,8 +17,11 @@ use std::{
 };
 use tokio::{
     sync::oneshot,
-    task::{AbortHandle, JoinHandle},
+    task::{AbortHandle, JoinHandle, JoinSet},
 };
+
+/// Checks under way at once, of one caller.
+const CHECKS: usize = 64;
 
 /// What a child is started from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,6 +177,36 @@ impl Pool {
             )),
             Err(why) => Err(Refused::Unavailable(why)),
         }
+    }
+
+    /// Checks many, a few at a time. What is not known after `within` is missing from the answer.
+    pub async fn check_all(
+        &self,
+        texts: Vec<Arc<str>>,
+        within: Duration,
+    ) -> Vec<(Arc<str>, Result<Checked, Refused>)> {
+        let mut known = Vec::with_capacity(texts.len());
+        let mut texts = texts.into_iter();
+        let mut checks = JoinSet::new();
+        let all = async {
+            loop {
+                while checks.len() < CHECKS
+                    && let Some(text) = texts.next()
+                {
+                    let pool = self.clone();
+                    checks.spawn(async move { (pool.check(&text).await, text) });
+                }
+                match checks.join_next().await {
+                    Some(Ok((checked, text))) => known.push((text, checked)),
+                    // It panicked, which is not known either.
+                    Some(Err(_)) => {}
+                    None => break,
+                }
+            }
+        };
+        // Past it the checks under way are dropped with their set.
+        let _ = tokio::time::timeout(within, all).await;
+        known
     }
 
     /// Evaluates an expression that was checked. The same `Arc` each time: it is what a child knows an expression by. Must

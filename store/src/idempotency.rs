@@ -6,16 +6,17 @@
 
 use crate::{
     Pool,
-    error::{Error, Result},
+    error::Result,
     pool::{On, Session},
 };
 use bytes::Bytes;
-use sqlx::Row;
+use sqlx::{Row, postgres::PgRow};
 use std::time::Duration;
 use uuid::Uuid;
 
 /// How long an answer is kept, by the database's clock.
 pub const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const KEPT_MS: i64 = KEPT.as_secs() as i64 * 1000;
 
 /// What a request claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,16 +42,26 @@ pub enum Done {
     Mismatch,
 }
 
-/// It writes the row also where it stays as it is: that waits for a transaction which is just claiming the same key.
-const CLAIM: &str = "\
-INSERT INTO idempotency AS i (key, token, fingerprint, answer, expires_at)
-VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5))
-ON CONFLICT (key) DO UPDATE SET
+/// The end of an INSERT INTO idempotency AS i. It writes the row also where it stays as it is: that waits for a transaction
+/// which is just claiming the same key. One that has expired is taken over.
+macro_rules! or_find {
+    () => {
+        "ON CONFLICT (key) DO UPDATE SET
     token = CASE WHEN i.expires_at <= now() THEN excluded.token ELSE i.token END,
     fingerprint = CASE WHEN i.expires_at <= now() THEN excluded.fingerprint ELSE i.fingerprint END,
     answer = CASE WHEN i.expires_at <= now() THEN excluded.answer ELSE i.answer END,
     expires_at = CASE WHEN i.expires_at <= now() THEN excluded.expires_at ELSE i.expires_at END
-RETURNING token, fingerprint, answer";
+RETURNING key, token, fingerprint, answer"
+    };
+}
+
+pub(crate) use or_find;
+
+const CLAIM: &str = concat!(
+    "INSERT INTO idempotency AS i (key, token, fingerprint, answer, expires_at)
+SELECT $1, $2, $3, $4, now() + $5 * interval '1 ms' ",
+    or_find!()
+);
 
 /// [`Done::Now`]: the key is ours, once the session's transaction commits.
 pub(crate) async fn claim(pool: &Pool, session: &mut Session, claim: &Claim) -> Result<Done> {
@@ -60,21 +71,37 @@ pub(crate) async fn claim(pool: &Pool, session: &mut Session, claim: &Claim) -> 
         .bind(claim.token)
         .bind(claim.fingerprint)
         .bind(&claim.answer[..])
-        .bind(KEPT.as_secs_f64());
+        .bind(KEPT_MS);
     let row = query.one(session).await?;
-    if row.try_get::<Uuid, _>("token")? == claim.token {
-        return Ok(Done::Now);
+    Done::of(&row, claim)
+}
+
+/// What is known of a request that was not carried out, if it was made before.
+pub async fn find(pool: &Pool, claim: &Claim) -> Result<Option<Done>> {
+    let mut session = pool.session().await?;
+    let query = pool
+        .query("SELECT token, fingerprint, answer FROM idempotency WHERE key = $1 AND expires_at > now()")
+        .bind(claim.key);
+    let rows = query.all(&mut session).await?;
+    session.done().await?;
+    rows.first().map(|row| Done::of(row, claim)).transpose()
+}
+
+impl Done {
+    fn of(row: &PgRow, claim: &Claim) -> Result<Done> {
+        if row.try_get::<Uuid, _>("token")? == claim.token {
+            return Ok(Done::Now);
+        }
+        if row.try_get::<Uuid, _>("fingerprint")? != claim.fingerprint {
+            return Ok(Done::Mismatch);
+        }
+        let answer: Vec<u8> = row.try_get("answer")?;
+        Ok(Done::Before(answer.into()))
     }
-    if row.try_get::<Uuid, _>("fingerprint")? != claim.fingerprint {
-        return Ok(Done::Mismatch);
-    }
-    Ok(Done::Before(Bytes::from(
-        row.try_get::<Vec<u8>, _>("answer")?,
-    )))
 }
 
 /// In the order of their expiry, by its index. A row that a claim holds is about to be taken over.
-const EXPIRE: &str = "\
+pub(crate) const EXPIRE: &str = "\
 WITH gone AS (
     DELETE FROM idempotency WHERE key = ANY (ARRAY(
         SELECT key FROM idempotency WHERE expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))
@@ -92,38 +119,4 @@ pub async fn expire(pool: &Pool, limit: u32) -> Result<u64> {
         .await?;
     session.done().await?;
     Ok(row.try_get::<i64, _>("gone")?.unsigned_abs())
-}
-
-/// Records events in one commit of their own, together with the claim: all of them or none.
-///
-/// May be called again with the same arguments when it is not known whether the first call committed.
-/// [`Error::MissingPartition`]: make the partitions and call again.
-pub async fn record(
-    pool: &Pool,
-    claim: Option<&Claim>,
-    batch: &[crate::events::Recorded],
-) -> Result<Done> {
-    let mut session = pool.begin().await?;
-    if let Some(claim) = claim {
-        match self::claim(pool, &mut session, claim).await? {
-            Done::Now => {}
-            other => {
-                session.done().await?;
-                return Ok(other);
-            }
-        }
-    }
-    crate::events::record_within(pool, &mut session, batch).await?;
-    session.done().await?;
-    Ok(Done::Now)
-}
-
-/// The caller's batch is bounded, so a refusal of Postgres is about its content.
-pub(crate) fn bounded(count: usize, most: usize) -> Result<()> {
-    if count > most {
-        return Err(Error::Data(
-            format!("{count} at once; at most {most} are possible").into(),
-        ));
-    }
-    Ok(())
 }

@@ -10,6 +10,8 @@
 //!
 //! Not here: what an outcome means (`routing::retry`), when to retry a failed call (the callers; [`Error::is_transient`]).
 
+pub mod dedup;
+pub mod destination_state;
 pub mod error;
 pub mod events;
 pub mod idempotency;

@@ -20,6 +20,7 @@ const ROUTES: &str = "hookstream_routes";
 const QUEUE: &str = "hookstream_queue";
 const REPLICAS: &str = "hookstream_replicas";
 const SCHEDULED: &str = "hookstream_scheduled";
+const RESETS: &str = "hookstream_resets";
 
 /// Silence after which the server is asked whether it is still there. Well below what makes a NAT forget a connection.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -34,6 +35,8 @@ pub enum Hint {
     Routes { epoch: i64, revision: i64 },
     /// These destinations have something new in the queue.
     Queue(Vec<Uuid>),
+    /// Somebody asks for the circuits of these destinations to be reset.
+    Resets(Vec<Uuid>),
     /// A replica applied another revision, came or went.
     Replicas,
     /// Something was scheduled that is due soon.
@@ -106,7 +109,11 @@ async fn listen(options: PgConnectOptions) -> Result<PgListener> {
     let mut listener = PgListener::connect_with(&pool).await?;
     // We connect again ourselves, so that a failure to do so is seen.
     listener.eager_reconnect(false);
-    within(ANSWER, listener.listen_all([ROUTES, QUEUE, REPLICAS, SCHEDULED])).await?;
+    within(
+        ANSWER,
+        listener.listen_all([ROUTES, QUEUE, REPLICAS, RESETS, SCHEDULED]),
+    )
+    .await?;
     Ok(listener)
 }
 
@@ -119,16 +126,20 @@ fn parse(channel: &str, payload: &str) -> Hint {
                 revision: revision.parse().ok()?,
             })
         }),
-        QUEUE => payload
-            .split(',')
-            .map(|id| Uuid::try_parse(id).ok())
-            .collect::<Option<_>>()
-            .map(Hint::Queue),
+        QUEUE => destinations(payload).map(Hint::Queue),
+        RESETS => destinations(payload).map(Hint::Resets),
         REPLICAS => Some(Hint::Replicas),
         SCHEDULED => Some(Hint::Scheduled),
         _ => None,
     };
     parsed.unwrap_or(Hint::Lost)
+}
+
+fn destinations(payload: &str) -> Option<Vec<Uuid>> {
+    payload
+        .split(',')
+        .map(|id| Uuid::try_parse(id).ok())
+        .collect()
 }
 
 /// The destinations that one notification names; more go into further ones (a payload has at most 8,000 bytes).

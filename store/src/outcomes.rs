@@ -32,7 +32,10 @@ pub struct Outcome {
     pub connection_id: Uuid,
     pub namespace: Arc<str>,
     pub recorded_at: Timestamp,
-    pub attempt: Attempt,
+    /// Made in all, this one included.
+    pub attempts: u16,
+    /// `None`: it was given up without one.
+    pub attempt: Option<Attempt>,
     pub step: Finished,
 }
 
@@ -69,8 +72,22 @@ pub struct Timings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finished {
     Delivered,
+    /// Nothing was sent, as the connection wants it.
+    Filtered,
     DeadLetter(GaveUp),
     RetryAt(Timestamp),
+    /// As `RetryAt`, and its place in the queue stays: nothing that is behind it goes before it.
+    RetryInPlaceAt(Timestamp),
+}
+
+impl Finished {
+    /// When the next attempt is due, if there is one.
+    pub fn retry_at(self) -> Option<Timestamp> {
+        match self {
+            Finished::RetryAt(at) | Finished::RetryInPlaceAt(at) => Some(at),
+            Finished::Delivered | Finished::Filtered | Finished::DeadLetter(_) => None,
+        }
+    }
 }
 
 /// The shards whose outcomes are in the database, ascending. Outcomes of the batch's other shards wrote nothing: their
@@ -84,6 +101,9 @@ impl WrittenShards {
     }
 }
 
+/// In the place of a dead letter's reason.
+const FILTERED: &str = "filtered";
+
 /// One statement. `held` locks the lease rows that are still ours against a new holder until this commits: whoever takes a
 /// lease over waits for us, or we find it taken and `held` lacks it. Every other part asks `held`, so it runs first.
 ///
@@ -95,20 +115,21 @@ WITH held AS MATERIALIZED (
     JOIN lease l ON l.name = k.name AND l.epoch = k.epoch AND l.holder = $4
     ORDER BY l.name FOR SHARE OF l
 ), queued AS MATERIALIZED (
-    SELECT * FROM unnest($5::smallint[], $6::uuid[], $7::timestamptz[], $8::uuid[], $9::timestamptz[], $10::integer[])
-        AS q (shard, destination_id, due_at, delivery_id, retry_at, attempts)
+    SELECT * FROM unnest($5::smallint[], $6::uuid[], $7::timestamptz[], $8::uuid[], $9::timestamptz[], $10::integer[],
+                         $36::timestamptz[])
+        AS q (shard, destination_id, due_at, delivery_id, next_due, attempts, retry_at)
     WHERE coalesce(q.shard IN (SELECT shard FROM held), false)
 ), removed AS (
     DELETE FROM queue WHERE ctid = ANY (ARRAY(
         SELECT (SELECT q.ctid FROM queue q WHERE q.shard = k.shard AND q.destination_id = k.destination_id
                 AND q.due_at = k.due_at AND q.delivery_id = k.delivery_id)
-        FROM queued k WHERE k.retry_at IS NULL))
+        FROM queued k WHERE k.next_due IS NULL))
 ), moved AS (
-    UPDATE queue q SET due_at = m.retry_at, attempts = m.attempts
-    FROM (SELECT k.retry_at, k.attempts,
+    UPDATE queue q SET due_at = m.next_due, attempts = m.attempts, retry_at = m.retry_at
+    FROM (SELECT k.next_due, k.attempts, k.retry_at,
                  (SELECT q.ctid FROM queue q WHERE q.shard = k.shard AND q.destination_id = k.destination_id
                   AND q.due_at = k.due_at AND q.delivery_id = k.delivery_id) AS place
-          FROM queued k WHERE k.retry_at IS NOT NULL OFFSET 0) m
+          FROM queued k WHERE k.next_due IS NOT NULL OFFSET 0) m
     WHERE q.ctid = m.place
 ), attempted AS (
     INSERT INTO attempts (delivery_id, number, event_id, started_at, outcome, status, error, dns_us, connect_us, tls_us,
@@ -125,7 +146,8 @@ WITH held AS MATERIALIZED (
 ), finished AS (
     INSERT INTO deliveries (id, event_id, connection_id, destination_id, namespace, state, reason, attempts, created_at, finished_at)
     SELECT id, event_id, connection_id, destination_id, namespace,
-           CASE WHEN reason IS NULL THEN 'delivered' ELSE 'dead_letter' END, reason, attempts, created_at, now()
+           CASE WHEN reason IS NULL THEN 'delivered' WHEN reason = 'filtered' THEN 'filtered' ELSE 'dead_letter' END,
+           nullif(reason, 'filtered'), attempts, created_at, now()
     FROM unnest($27::smallint[], $28::uuid[], $29::uuid[], $30::uuid[], $31::uuid[], $32::text[], $33::text[], $34::integer[],
                 $35::timestamptz[])
         AS d (shard, id, event_id, connection_id, destination_id, namespace, reason, attempts, created_at)
@@ -200,7 +222,7 @@ async fn write_once(
         batch
             .iter()
             .filter(|o| kept(o.delivery_id))
-            .map(|o| (o, &o.attempt))
+            .filter_map(|o| o.attempt.as_ref().map(|attempt| (o, attempt)))
     };
     let timing = |us: Option<u32>| us.map(|us| i32::try_from(us).unwrap_or(i32::MAX));
     let finished = || {
@@ -208,15 +230,24 @@ async fn write_once(
             .iter()
             .map(|q| q.last)
             .filter(|o| kept(o.delivery_id));
-        finished.filter(|o| !matches!(o.step, Finished::RetryAt(_)))
+        finished.filter(|o| o.step.retry_at().is_none())
+    };
+    let next_due = |q: &Queued<'_>| match q.last.step {
+        Finished::RetryAt(at) => Some(to_sql(at)),
+        Finished::RetryInPlaceAt(_) => Some(to_sql(q.first.due_at)),
+        Finished::Delivered | Finished::Filtered | Finished::DeadLetter(_) => None,
     };
     let retry_at = |o: &Outcome| match o.step {
-        Finished::RetryAt(at) => Some(to_sql(at)),
-        Finished::Delivered | Finished::DeadLetter(_) => None,
+        Finished::RetryInPlaceAt(at) => Some(to_sql(at)),
+        Finished::RetryAt(_)
+        | Finished::Delivered
+        | Finished::Filtered
+        | Finished::DeadLetter(_) => None,
     };
     let reason = |o: &Outcome| match o.step {
         Finished::DeadLetter(reason) => Some(reason.as_str()),
-        Finished::Delivered | Finished::RetryAt(_) => None,
+        Finished::Filtered => Some(FILTERED),
+        Finished::Delivered | Finished::RetryAt(_) | Finished::RetryInPlaceAt(_) => None,
     };
     let query = pool
         .query(WRITE)
@@ -233,11 +264,11 @@ async fn write_once(
         .bind(queued.iter().map(|q| q.first.destination_id).bind_iter())
         .bind(queued.iter().map(|q| to_sql(q.first.due_at)).bind_iter())
         .bind(queued.iter().map(|q| q.first.delivery_id).bind_iter())
-        .bind(queued.iter().map(|q| retry_at(q.last)).bind_iter())
+        .bind(queued.iter().map(next_due).bind_iter())
         .bind(
             queued
                 .iter()
-                .map(|q| i32::from(q.last.attempt.number))
+                .map(|q| i32::from(q.last.attempts))
                 .bind_iter(),
         )
         .bind(attempts().map(|(o, _)| shard_to_sql(o.shard)).bind_iter())
@@ -302,8 +333,9 @@ async fn write_once(
         .bind(finished().map(|o| o.destination_id).bind_iter())
         .bind(finished().map(|o| &*o.namespace).bind_iter())
         .bind(finished().map(reason).bind_iter())
-        .bind(finished().map(|o| i32::from(o.attempt.number)).bind_iter())
-        .bind(finished().map(|o| to_sql(o.recorded_at)).bind_iter());
+        .bind(finished().map(|o| i32::from(o.attempts)).bind_iter())
+        .bind(finished().map(|o| to_sql(o.recorded_at)).bind_iter())
+        .bind(queued.iter().map(|q| retry_at(q.last)).bind_iter());
     let mut session = pool.session().await?;
     let rows = query.all(&mut session).await?;
     session.done().await?;

@@ -29,6 +29,8 @@ pub struct Pending {
     /// Attempts made so far.
     pub attempts: u32,
     pub recorded_at: Timestamp,
+    /// A retry that kept its place in the queue waits until then.
+    pub retry_at: Option<Timestamp>,
 }
 
 /// One look into the index per destination, however many rows each has.
@@ -64,7 +66,7 @@ pub const HEAD_BYTES: u64 = 4 << 20;
 /// which lie apart; a row is taken while what comes before it is within the bound.
 pub(crate) const HEAD: &str = concat!(
     "WITH keys AS MATERIALIZED (
-    SELECT due_at, delivery_id, event_id, connection_id, attempts, recorded_at FROM queue
+    SELECT due_at, delivery_id, event_id, connection_id, attempts, recorded_at, retry_at FROM queue
     WHERE shard = $1 AND destination_id = $2 AND (due_at, delivery_id) > ($3, $4)
     ORDER BY due_at, delivery_id LIMIT $5
 ), sized AS MATERIALIZED (
@@ -74,7 +76,7 @@ pub(crate) const HEAD: &str = concat!(
 ), bounded AS MATERIALIZED (
     SELECT *, sum(bytes) OVER (ORDER BY due_at, delivery_id ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before FROM sized
 )
-SELECT k.due_at, k.delivery_id, k.connection_id, k.attempts, k.recorded_at, ",
+SELECT k.due_at, k.delivery_id, k.connection_id, k.attempts, k.recorded_at, k.retry_at, ",
     "e.* FROM bounded k CROSS JOIN LATERAL (SELECT ",
     event_columns!(),
     " FROM events e WHERE e.id = k.event_id LIMIT 1) e
@@ -117,6 +119,53 @@ pub async fn head_within(
         .all(&mut session)
         .await?;
     session.done().await?;
+    read(&rows, shard, destination)
+}
+
+/// [`HEAD`] from the beginning, without what the reader has. NOT IN is one look into a hash table a row.
+pub(crate) const HEAD_BUT: &str = concat!(
+    "WITH keys AS MATERIALIZED (
+    SELECT due_at, delivery_id, event_id, connection_id, attempts, recorded_at, retry_at FROM queue
+    WHERE shard = $1 AND destination_id = $2 AND coalesce(delivery_id NOT IN (SELECT known FROM unnest($3::uuid[]) AS known), true)
+    ORDER BY due_at, delivery_id LIMIT $4
+), sized AS MATERIALIZED (
+    SELECT k.*, e.bytes FROM keys k CROSS JOIN LATERAL (
+        SELECT octet_length(e.headers) + octet_length(e.body) AS bytes FROM events e WHERE e.id = k.event_id LIMIT 1
+    ) e
+), bounded AS MATERIALIZED (
+    SELECT *, sum(bytes) OVER (ORDER BY due_at, delivery_id ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before FROM sized
+)
+SELECT k.due_at, k.delivery_id, k.connection_id, k.attempts, k.recorded_at, k.retry_at, ",
+    "e.* FROM bounded k CROSS JOIN LATERAL (SELECT ",
+    event_columns!(),
+    " FROM events e WHERE e.id = k.event_id LIMIT 1) e
+WHERE k.bytes_before < $5 ORDER BY k.due_at, k.delivery_id"
+);
+
+/// The first deliveries of a destination but for those that are `known`, as [`head`] gives them: nothing that was committed
+/// before this call and comes before one of them in the queue's order is missing, unless its event is gone.
+pub async fn head_but(
+    pool: &Pool,
+    shard: u16,
+    destination: Uuid,
+    known: &[Uuid],
+    limit: u32,
+) -> Result<Vec<(Pending, Arc<Event>)>> {
+    let mut session = pool.session().await?;
+    let rows = pool
+        .query(HEAD_BUT)
+        .bind(shard_to_sql(shard))
+        .bind(destination)
+        .bind(known)
+        .bind(i64::from(limit))
+        .bind(i64::try_from(HEAD_BYTES).unwrap_or(i64::MAX))
+        .all(&mut session)
+        .await?;
+    session.done().await?;
+    read(&rows, shard, destination)
+}
+
+fn read(rows: &[PgRow], shard: u16, destination: Uuid) -> Result<Vec<(Pending, Arc<Event>)>> {
     let pending = |row: &PgRow, event: &Event| -> Result<Pending> {
         Ok(Pending {
             shard,
@@ -128,6 +177,7 @@ pub async fn head_within(
             namespace: Arc::clone(&event.namespace),
             attempts: row.try_get::<i32, _>("attempts")?.unsigned_abs(),
             recorded_at: from_sql(row.try_get("recorded_at")?),
+            retry_at: time(row, "retry_at")?,
         })
     };
     rows.iter()

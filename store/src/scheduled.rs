@@ -31,21 +31,17 @@ pub struct Scheduled {
     pub remote_addr: IpAddr,
 }
 
-/// The most that one call schedules.
-pub const MOST: usize = 1000;
-
 const INSERT: &str = "\
 INSERT INTO scheduled (topic_id, id, due_at, namespace, scheduled_at, headers, body, remote_addr)
 SELECT topic_id, id, due_at, namespace, scheduled_at, headers, body, remote_addr::inet
 FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::text[], $5::timestamptz[], $6::bytea[], $7::bytea[], $8::text[])
     AS s (topic_id, id, due_at, namespace, scheduled_at, headers, body, remote_addr)";
 
-/// Schedules all of them or none, together with the claim.
+/// Schedules all of them or none, together with the claim. The caller bounds the batch.
 ///
 /// Without a claim it is no good to call it again when it isn't known whether the first call committed: what was due
 /// meanwhile would be published twice.
 pub async fn schedule(pool: &Pool, claim: Option<&Claim>, batch: &[Scheduled]) -> Result<Done> {
-    idempotency::bounded(batch.len(), MOST)?;
     let mut session = pool.begin().await?;
     if let Some(claim) = claim {
         match idempotency::claim(pool, &mut session, claim).await? {
@@ -75,17 +71,18 @@ pub async fn schedule(pool: &Pool, claim: Option<&Claim>, batch: &[Scheduled]) -
 const DUE: i64 = 256;
 const DUE_BYTES: i64 = 8 << 20;
 
-/// The first is always among them, however large it is. Sizes are read without the bodies.
+/// The first is always among them, however large it is. Sizes are read without the bodies. OFFSET keeps the look-ups from
+/// becoming a join, which a plan made for an empty table would do by reading all of it.
 pub(crate) const FIND_DUE: &str = "\
 SELECT s.topic_id, s.id, s.due_at, s.namespace, s.scheduled_at, s.headers, s.body, host(s.remote_addr) AS remote_addr
 FROM (
-    SELECT topic_id, id, sum(octet_length(body) + octet_length(headers)) OVER (ORDER BY due_at, id)
+    SELECT topic_id, id, due_at, sum(octet_length(body) + octet_length(headers)) OVER (ORDER BY due_at, id)
         - octet_length(body) - octet_length(headers) AS before
     FROM (SELECT topic_id, id, due_at, body, headers FROM scheduled WHERE due_at <= now() ORDER BY due_at, id LIMIT $1) AS first
 ) AS sized
-JOIN scheduled s ON s.topic_id = sized.topic_id AND s.id = sized.id
+CROSS JOIN LATERAL (SELECT * FROM scheduled d WHERE d.topic_id = sized.topic_id AND d.id = sized.id OFFSET 0) AS s
 WHERE sized.before < $2
-ORDER BY s.due_at, s.id";
+ORDER BY sized.due_at, sized.id";
 
 /// What is due by the database's clock, the longest due first, up to a bound: call again until there is nothing.
 pub async fn due(pool: &Pool) -> Result<Vec<Scheduled>> {
@@ -105,7 +102,8 @@ pub async fn next_due_in(pool: &Pool) -> Result<Option<Duration>> {
     let row = query.one(&mut session).await?;
     session.done().await?;
     let seconds: Option<f64> = row.try_get("seconds")?;
-    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
+    Ok(seconds
+        .map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
 }
 
 /// How many there are, counted up to `most`.

@@ -326,16 +326,20 @@ async fn ensure_template(port: u16) -> String {
 }
 
 /// The statements that run at every event, for tests of their plans: a name and the text.
-pub const HOT_STATEMENTS: [(&str, &str); 9] = [
+pub const HOT_STATEMENTS: [(&str, &str); 13] = [
     ("record", crate::events::RECORD),
     ("get_many", crate::events::GET_MANY),
     ("write", crate::outcomes::WRITE),
     ("destinations", crate::queue::DESTINATIONS),
     ("head", crate::queue::HEAD),
+    ("head_but", crate::queue::HEAD_BUT),
     ("next_due", crate::queue::NEXT_DUE),
     ("count", crate::queue::COUNT),
     ("acquire", crate::lease::ACQUIRE),
     ("renew", crate::lease::RENEW),
+    ("expire", crate::dedup::EXPIRE),
+    ("expire_answers", crate::idempotency::EXPIRE),
+    ("find_due", crate::scheduled::FIND_DUE),
 ];
 
 async fn connect(port: u16, database: &str) -> Result<PgConnection, sqlx::Error> {

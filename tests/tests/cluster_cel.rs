@@ -2,7 +2,10 @@
 
 use kube::core::Request;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tests::cluster::{self, DATA};
 
 /// Every YAML file below a folder, in order.
@@ -136,9 +139,20 @@ async fn kubectl_knows_the_kinds_by_their_names() {
         .kubectl(&["get", "hookstream", "--all-namespaces"], "")
         .await
         .unwrap();
-    let explained = cluster
-        .kubectl(&["explain", "source.spec.verification"], "")
+    // The API server writes its documentation some time after it serves a kind.
+    let explaining = async {
+        loop {
+            match cluster
+                .kubectl(&["explain", "source.spec.verification"], "")
+                .await
+            {
+                Ok(explained) => return explained,
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+    };
+    let explained = tokio::time::timeout(cluster::SOON, explaining)
         .await
-        .unwrap();
+        .expect("kubectl explain knows sources");
     assert!(explained.contains("DESCRIPTION"), "{explained}");
 }

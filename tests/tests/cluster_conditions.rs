@@ -123,7 +123,7 @@ async fn every_refusal_has_its_reason() {
         )
     };
     let filter = "  filter:\n    all:\n    - {path: \"body.[\", op: eq, value: 1}\n";
-    let transform = "  transform: {jsonata: \"$sum(1)\"}\n";
+    let transform = "  transform: {jsonata: \"$sum(1\"}\n";
     let foreign = format!(
         "apiVersion: hookstream.io/v1alpha1\nkind: Connection\nmetadata: {{name: foreign}}\nspec:\n  source: {{name: source, namespace: {elsewhere}}}\n  destination: {{name: destination}}\n"
     );
@@ -142,7 +142,7 @@ async fn every_refusal_has_its_reason() {
             "transformed",
             a_connection("transformed", "source", "destination") + transform,
             "Accepted",
-            "NotImplemented",
+            "InvalidTransform",
         ),
         (
             Kind::Source,

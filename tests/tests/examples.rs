@@ -19,10 +19,18 @@ macro_rules! trials {
 
 trials! {
     custom_response = "custom-response",
+    deduplication = "deduplication",
+    destination_templates = "destination-templates",
     filters = "filters",
+    http_auth = "http-auth",
     ip_filter = "ip-filter",
     quickstart = "quickstart",
     rate_limited_source = "rate-limited-source",
+    schema = "schema",
+    signing = "signing",
+    transforms = "transforms",
+    verification_by_hand = "verification-hmac",
+    verification_by_template = "verification-templates",
 }
 
 /// Folders whose point no single request shows, with the test that tries them.

@@ -41,7 +41,12 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) fn start(backing: &Backing, holder: &str, registry: &Registry) -> Control {
+    pub(super) fn start(
+        backing: &Backing,
+        holder: &str,
+        registry: &Registry,
+        sandbox: sandbox::Pool,
+    ) -> Control {
         let token = CancellationToken::new();
         let settings = leadership::Settings {
             holder: holder.to_owned(),
@@ -60,6 +65,7 @@ impl Control {
             removal_hold: Duration::ZERO,
             compare_every: Duration::from_secs(600),
             gateway_timeout: LEASE_TTL * 2,
+            sandbox,
         };
         let channels = publisher::Channels {
             changes: to_compile,

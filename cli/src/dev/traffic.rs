@@ -70,6 +70,7 @@ impl Traffic {
         backing: &Backing,
         replica: &str,
         registry: Registry,
+        sandbox: sandbox::Pool,
     ) -> Result<Traffic> {
         let address = listeners.public.local_addr().context("the public port")?;
         let (policy, egress_note) = match &options.egress_allow {
@@ -97,6 +98,7 @@ impl Traffic {
             admin: Some(listeners.admin),
             readiness: readiness.clone(),
             registry,
+            sandbox: Some(sandbox),
             shards: SHARDS,
             replica: replica.to_owned(),
             trusted_proxies: options.trusted_proxies.clone(),

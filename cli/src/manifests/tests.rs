@@ -187,8 +187,8 @@ fn a_field_that_the_resource_does_not_have_is_reported_at_its_line() {
     check(
         "apiVersion: hookstream.io/v1alpha1\nkind: Source\nmetadata: {name: a}\nspec:\n  pth: github\n",
         expect![[r#"
-        a.yaml:5: spec.pth: unknown field `pth`, expected one of `displayName`, `path`, `methods`, `suspend`, `verification`, `ipFilter`, `schema`, `dedup`, `rateLimit`, `maxBodySize`, `response`, `retention`, `allowedNamespaces`
-    "#]],
+            a.yaml:5: spec.pth: unknown field `pth`, expected one of `displayName`, `path`, `methods`, `suspend`, `archived`, `contentTypes`, `verification`, `ipFilter`, `schema`, `dedup`, `rateLimit`, `maxBodySize`, `response`, `cors`, `retention`, `allowedNamespaces`
+        "#]],
     );
     check(
         "apiVersion: hookstream.io/v1alpha1\nkind: Destination\nmetadata: {name: a}\nspec:\n  http:\n    url: http://a\n    timeout: 5\n",

@@ -283,6 +283,10 @@ impl Target {
         authorization: Option<&HeaderValue>,
     ) -> Result<Request<Full<Bytes>>, Unusable> {
         let event = attempt.event;
+        let method = attempt
+            .set
+            .and_then(|set| set.method.as_ref())
+            .unwrap_or(&self.method);
         let mut map = HeaderMap::with_capacity(16 + self.headers.len());
         headers::forward(&event.headers, &mut map);
         map.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
@@ -291,6 +295,11 @@ impl Target {
             if self.headers[..n].iter().any(|(earlier, _)| earlier == name) {
                 map.append(name.clone(), value.clone());
             } else {
+                map.insert(name.clone(), value.clone());
+            }
+        }
+        for (name, value) in attempt.set.iter().flat_map(|set| &set.headers) {
+            if !headers::is_ours(name.as_str()) {
                 map.insert(name.clone(), value.clone());
             }
         }
@@ -316,7 +325,7 @@ impl Target {
         };
         if let Some(signer) = &self.signer {
             let message = sign::Message {
-                method: &self.method,
+                method,
                 uri: &uri,
                 body: &body,
                 timestamp: attempt.now.as_second(),
@@ -324,10 +333,10 @@ impl Target {
             signer.sign(message, &mut map);
         }
         if let PerAttempt::AwsSigV4(credentials) = &self.auth {
-            credentials.sign(&self.method, &uri, &body, attempt.now, &mut map);
+            credentials.sign(method, &uri, &body, attempt.now, &mut map);
         }
         let mut request = Request::new(Full::new(body));
-        *request.method_mut() = self.method.clone();
+        *request.method_mut() = method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = map;
         Ok(request)

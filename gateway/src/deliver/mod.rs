@@ -7,11 +7,12 @@
 pub mod http;
 #[cfg(test)]
 pub(crate) mod receiver;
+pub mod transform;
 
 use crate::egress::Client;
 use bytes::Bytes;
 use jiff::Timestamp;
-use routing::{retry::Outcome, row::Provider, table::Destination};
+use routing::{retry::Outcome, row::Provider, table::Destination, transform::Shaped};
 use store::{events::Event, outcomes::Timings};
 
 /// What an attempt sends.
@@ -22,6 +23,8 @@ pub struct Attempt<'a> {
     pub number: u32,
     /// When it starts.
     pub now: Timestamp,
+    /// What a transform has set beside what it has put into the event.
+    pub set: Option<&'a Shaped>,
 }
 
 /// What is known after an attempt.
@@ -60,7 +63,7 @@ pub struct Target(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Http(http::Target),
+    Http(Box<http::Target>),
     /// The compiler let something through that can't be sent to. Ours to mend, so attempts end as `Internal` and are retried.
     Unusable(String),
 }
@@ -68,13 +71,15 @@ enum Kind {
 impl Target {
     pub fn prepare(destination: &Destination) -> Target {
         let Provider::Http(spec) = &destination.spec.provider;
-        Target(match http::Target::prepare(spec, &destination.secrets, &destination.namespace) {
-            Ok(target) => Kind::Http(target),
-            Err(error) => {
-                tracing::error!(namespace = destination.namespace, name = destination.name, %error, "the table has a destination that can't be used");
-                Kind::Unusable(error.to_string())
-            }
-        })
+        Target(
+            match http::Target::prepare(spec, &destination.secrets, &destination.namespace) {
+                Ok(target) => Kind::Http(Box::new(target)),
+                Err(error) => {
+                    tracing::error!(namespace = destination.namespace, name = destination.name, %error, "the table has a destination that can't be used");
+                    Kind::Unusable(error.to_string())
+                }
+            },
+        )
     }
 
     /// Makes one attempt. Returns within the destination's timeout.
@@ -90,6 +95,10 @@ impl Target {
 pub const fn status(outcome: &Outcome) -> Option<u16> {
     match outcome {
         Outcome::Delivered { status } | Outcome::Refused { status, .. } => Some(*status),
-        Outcome::TimedOut | Outcome::Unreachable | Outcome::Blocked | Outcome::Internal => None,
+        Outcome::TimedOut
+        | Outcome::Unreachable
+        | Outcome::Blocked
+        | Outcome::Filtered
+        | Outcome::Internal => None,
     }
 }

@@ -7,6 +7,7 @@
 
 use super::{
     answer::Reply,
+    checks,
     documents::{Asker, Documents, Unavailable},
     handshake,
 };
@@ -20,6 +21,7 @@ use routing::{
     verify::{Document, Refused, Verdict, Verifier, Wanted},
 };
 use std::{net::IpAddr, sync::Arc};
+use store::{dedup, events::Verification};
 use uuid::Uuid;
 
 /// A body beyond this is hashed, parsed and matched on a thread where it holds up nobody else: 256 KiB take about a
@@ -37,6 +39,10 @@ pub struct Whole {
 }
 
 /// What becomes of a request that was not refused.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are records, and a box is an allocation for each"
+)]
 pub enum Judged {
     Record(Record),
     /// It wants an answer and nothing else, as a provider's handshake does.
@@ -48,6 +54,9 @@ pub struct Record {
     pub request: Whole,
     /// The (connection, destination) pairs that it goes by.
     pub matched: Vec<(Uuid, Uuid)>,
+    pub verification: Verification,
+    /// By which a second copy is recognised.
+    pub dedup: Option<dedup::Key>,
 }
 
 impl Whole {
@@ -136,6 +145,8 @@ impl Whole {
             }
             Verdict::Confirm(url) => return Ok(Found::Confirm(url)),
         }
+        let verification = checks::schema(source, &view)?;
+        let dedup = checks::key(source, &view);
         let matched = source
             .route(&view)
             .into_iter()
@@ -144,6 +155,8 @@ impl Whole {
         Ok(Found::Judged(Judged::Record(Record {
             request: self,
             matched,
+            verification,
+            dedup,
         })))
     }
 
@@ -165,6 +178,7 @@ impl Whole {
 }
 
 /// What came of the part that waits for nothing.
+#[expect(clippy::large_enum_variant, reason = "as above")]
 enum Found {
     Judged(Judged),
     /// To be answered once this URL has been fetched.

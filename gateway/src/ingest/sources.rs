@@ -26,12 +26,18 @@ pub struct Counts {
     pub bucket: Bucket,
     refused: Mutex<HashSet<&'static str>>,
     replied: Mutex<HashSet<&'static str>>,
+    marked: Mutex<HashSet<&'static str>>,
 }
 
 impl Counts {
     /// The namespace, shared by all events of the source.
     pub fn namespace(&self) -> &Arc<str> {
         &self.namespace
+    }
+
+    /// As metrics and `hookstream dev` say it.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 }
 
@@ -45,22 +51,45 @@ pub struct Sources {
 impl Sources {
     /// The handles of a source; made when it is first seen.
     pub fn get(&self, source: &routing::table::Source, metrics: &Ingest) -> Arc<Counts> {
-        if let Some(counts) = self.counts.load().get(&source.uid) {
+        self.counts(
+            source.uid,
+            &source.namespace,
+            || source.name.clone(),
+            metrics,
+        )
+    }
+
+    /// Those of a topic, which is counted as the source `topic/<name>`: no source has a slash in its name.
+    pub fn of_topic(&self, topic: &routing::table::Topic, metrics: &Ingest) -> Arc<Counts> {
+        let name = || format!("topic/{}", topic.name);
+        self.counts(topic.uid, &topic.namespace, name, metrics)
+    }
+
+    fn counts(
+        &self,
+        uid: Uuid,
+        namespace: &str,
+        name: impl FnOnce() -> String,
+        metrics: &Ingest,
+    ) -> Arc<Counts> {
+        if let Some(counts) = self.counts.load().get(&uid) {
             return counts.clone();
         }
+        let name = name();
         let counts = Arc::new(Counts {
-            namespace: source.namespace.as_str().into(),
-            name: source.name.clone(),
+            namespace: namespace.into(),
             accepted: metrics
                 .accepted
-                .with_label_values(&[source.namespace.as_str(), source.name.as_str()]),
+                .with_label_values(&[namespace, name.as_str()]),
+            name,
             bucket: Bucket::default(),
             refused: Mutex::default(),
             replied: Mutex::default(),
+            marked: Mutex::default(),
         });
         self.counts.rcu(|all| {
             let mut all = HashMap::clone(all);
-            all.entry(source.uid).or_insert_with(|| counts.clone());
+            all.entry(uid).or_insert_with(|| counts.clone());
             all
         });
         counts
@@ -85,6 +114,15 @@ impl Sources {
             .with_label_values(&[&counts.namespace, counts.name.as_str(), kind])
             .inc();
         words(&counts.replied).insert(kind);
+    }
+
+    /// Counts a recorded event of which the checks found something out.
+    pub fn marked(&self, counts: &Counts, mark: &'static str, metrics: &Ingest) {
+        metrics
+            .marked
+            .with_label_values(&[&counts.namespace, counts.name.as_str(), mark])
+            .inc();
+        words(&counts.marked).insert(mark);
     }
 
     /// Takes away what was counted for sources that left the table a while ago. Called with each look at the table.
@@ -127,6 +165,7 @@ impl Sources {
             for (series, made) in [
                 (&metrics.refused, &counts.refused),
                 (&metrics.replied, &counts.replied),
+                (&metrics.marked, &counts.marked),
             ] {
                 for word in words(made).iter() {
                     let labels = [&counts.namespace, counts.name.as_str(), word];

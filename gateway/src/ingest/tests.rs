@@ -1,10 +1,11 @@
 //! The public port as senders meet it: a gateway in this process, a database of its own, and raw bytes.
 
 mod bad_input;
+mod checks;
 mod client;
 mod heads;
-mod verification;
 mod rules;
+mod verification;
 
 use crate::{
     args::Role,

@@ -173,3 +173,44 @@ async fn a_gateway_ends_in_time_while_postgres_is_silent_and_an_event_waits_to_b
         began.elapsed()
     );
 }
+
+fn egress(policy: Option<&std::path::Path>, proxy: &str) -> Result<egress::Options, String> {
+    let args = crate::args::Egress {
+        egress_policy: policy.map(std::path::Path::to_owned),
+        egress_proxy: Some(proxy.into()),
+        egress_proxy_except: vec!["10.0.0.0/8".to_owned()],
+    };
+    assert!(!format!("{args:?}").contains("hunter2"));
+    egress_options(&args, &["127.0.0.0/8".to_owned()]).map_err(|error| format!("{error:#}"))
+}
+
+#[test]
+fn the_flags_of_the_way_out_become_policies_and_a_mistake_tells_no_password() {
+    let file = std::env::temp_dir().join(format!("egress-{}.yaml", uuid::Uuid::now_v7()));
+    std::fs::write(&file, "namespaces: {shop: {ports: [443]}}").unwrap();
+    let options = egress(Some(&file), "http://me:hunter2@proxy:3128").unwrap();
+    assert_eq!(options.policy.allow.len(), 1);
+    let shop = &options.namespaces["shop"];
+    assert_eq!(
+        (&shop.allow, shop.ports.as_slice()),
+        (&options.policy.allow, &[443][..])
+    );
+    assert_eq!(options.proxy.as_ref().unwrap().except.len(), 1);
+    assert!(!format!("{options:?}").contains("hunter2"));
+
+    std::fs::write(&file, "default: {alow: []}").unwrap();
+    let error = egress(Some(&file), "").unwrap_err();
+    assert!(
+        error.contains("--egress-policy") && error.contains("alow"),
+        "{error}"
+    );
+    std::fs::remove_file(&file).unwrap();
+    let error = egress(Some(&file), "").unwrap_err();
+    assert!(error.contains("can't be read"), "{error}");
+    let error = egress(None, "https://me:hunter2@proxy").unwrap_err();
+    assert!(
+        error.contains("--egress-proxy") && !error.contains("hunter2"),
+        "{error}"
+    );
+    assert!(egress(None, "").unwrap().proxy.is_none());
+}

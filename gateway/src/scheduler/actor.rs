@@ -13,6 +13,7 @@ mod flights;
 mod pages;
 mod shards;
 mod slots;
+mod states;
 
 use super::{
     Batch, Handle, LeaseEvent, Options, RECORDED, destination::Destination,
@@ -30,14 +31,15 @@ use flights::{Flight, Unwritten};
 use jiff::Timestamp;
 use routing::Table;
 use service::clock;
-use shards::Shard;
+use shards::{Found, Shard};
 use slots::Slots;
+use states::{Saved, Unsaved};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
-use store::{Pool, events::Event, queue::Pending};
+use store::{Pool, destination_state::Reset, events::Event, queue::Pending};
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -65,10 +67,12 @@ pub(super) enum Message {
     Scanned {
         shard: u16,
         epoch: i64,
-        found: store::Result<Vec<Uuid>>,
+        found: store::Result<Found>,
     },
     Written(Vec<Written>),
     Buried(Buried),
+    Saved(Saved),
+    Resets(Vec<Reset>),
     Lease(LeaseEvent),
     Retire,
     /// Break off what is in flight.
@@ -101,6 +105,7 @@ pub(super) struct Actor {
     /// Destinations whose deliveries can't be made any more, and whether it was deleted.
     unburied: VecDeque<(Uuid, bool)>,
     burials: usize,
+    unsaved: Unsaved,
     timers: BTreeSet<(Timestamp, Uuid)>,
     /// In the order in which they began.
     flights: BTreeMap<u64, Flight>,
@@ -118,6 +123,12 @@ pub(super) struct Actor {
     holders: usize,
     /// Deliveries in windows.
     held: usize,
+    /// Keys of strict orders that wait for a retry.
+    blocked: usize,
+    /// Destinations of which so many keys wait that memory takes no more.
+    crowded: usize,
+    /// The last tick: a wall clock that was set back shows.
+    ticked_at: Timestamp,
     /// Something found no room in this turn.
     pressed: bool,
     retiring: bool,
@@ -163,6 +174,7 @@ impl Actor {
             scans: 0,
             unburied: VecDeque::new(),
             burials: 0,
+            unsaved: Unsaved::default(),
             timers: BTreeSet::new(),
             flights: BTreeMap::new(),
             next_flight: 0,
@@ -173,6 +185,9 @@ impl Actor {
             flying: 0,
             holders: 0,
             held: 0,
+            blocked: 0,
+            crowded: 0,
+            ticked_at: Timestamp::MIN,
             pressed: false,
             retiring: false,
             aborting: false,
@@ -238,12 +253,14 @@ impl Actor {
         for destination in hints.destinations {
             self.hint(destination, now);
         }
+        self.look_for_resets(hints.resets);
         self.wake(now);
         self.trim();
         self.load();
         self.start_scans(now);
         self.start_burials();
         self.launch(now);
+        self.start_saving(now);
         self.count();
     }
 
@@ -273,6 +290,8 @@ impl Actor {
             } => self.scanned(shard, epoch, found, now),
             Message::Written(batch) => self.written(batch, now),
             Message::Buried(round) => self.buried(round, now),
+            Message::Saved(saved) => self.saved(saved, now),
+            Message::Resets(resets) => self.carry_out(resets, now),
             Message::Lease(LeaseEvent::Gained(shards)) => {
                 for (shard, epoch, trusted_until) in shards {
                     self.gained(shard, epoch, trusted_until, now);
@@ -305,6 +324,8 @@ impl Actor {
             .outcomes_unwritten
             .set(self.unwritten.len() as i64);
         self.metrics.window_deliveries.set(self.held as i64);
+        self.metrics.order_blocked.set(self.blocked as i64);
+        self.metrics.order_crowded.set(self.crowded as i64);
         let bytes = self.bytes + self.flying;
         self.metrics.window_bytes.set(bytes as i64);
         self.metrics

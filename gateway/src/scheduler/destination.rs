@@ -5,6 +5,13 @@
 //! Everything that is left out (no room, a lost hint, a window that was trimmed) moves the key back, and each page that
 //! is loaded moves it on; nothing else can lose a delivery.
 
+mod gates;
+mod ordered;
+
+pub(super) use gates::Gate;
+
+use super::order::Lanes;
+use gates::Gates;
 use jiff::Timestamp;
 use routing::table;
 use std::{
@@ -32,6 +39,8 @@ pub(super) struct Entry {
     pub(super) recorded_at: Timestamp,
     /// Made so far.
     pub(super) attempts: u32,
+    /// A retry that kept its place in the queue may not go before then.
+    pub(super) retry_at: Option<Timestamp>,
     pub(super) event: Arc<Event>,
 }
 
@@ -45,7 +54,7 @@ impl Entry {
     }
 
     /// A delivery that was never tried is due at once, also when the clock of the replica that recorded it is ahead.
-    fn is_due(&self, now: Timestamp) -> bool {
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
         self.due_at <= now || (self.attempts == 0 && self.due_at == self.recorded_at)
     }
 }
@@ -89,6 +98,11 @@ pub(super) struct Destination {
     ready: BTreeMap<Key, Entry>,
     /// To be sent soon.
     waiting: BTreeMap<Key, Entry>,
+    /// With a strict order all of them are here, and none in the two above.
+    lanes: Option<Lanes>,
+    /// Something was forgotten while a page is read that must not show what comes behind it.
+    spoiled: bool,
+    pub(super) gates: Gates,
     /// Deliveries that a load must not bring in again: those in `ready` and `waiting`, in flight, and not written yet.
     known: HashSet<Uuid>,
     /// Finished while a load was under way: its snapshot may be older.
@@ -137,7 +151,7 @@ pub(super) struct Loaded {
 
 impl Destination {
     /// `complete`: the table has nothing of it that memory doesn't.
-    pub(super) fn new(shard: u16, complete: bool) -> Destination {
+    pub(super) fn new(shard: u16, complete: bool, gained: Timestamp) -> Destination {
         Destination {
             shard,
             row: None,
@@ -146,6 +160,9 @@ impl Destination {
             unseen: false,
             ready: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            lanes: None,
+            spoiled: false,
+            gates: Gates::new(gained),
             known: HashSet::new(),
             finished: HashSet::new(),
             in_flight: 0,
@@ -175,11 +192,26 @@ impl Destination {
     }
 
     pub(super) fn ready(&self) -> usize {
-        self.ready.len()
+        self.lanes.as_ref().map_or(self.ready.len(), Lanes::ready)
+    }
+
+    /// The delivery that [`Self::take`] would give.
+    pub(super) fn first(&self) -> Option<&Entry> {
+        match &self.lanes {
+            Some(lanes) => lanes.first(),
+            None => self.ready.first_key_value().map(|(_, entry)| entry),
+        }
     }
 
     pub(super) fn held(&self) -> usize {
-        self.ready.len() + self.waiting.len()
+        let plain = self.ready.len() + self.waiting.len();
+        self.lanes.as_ref().map_or(plain, Lanes::held)
+    }
+
+    /// Takes over what its row says. True: deliveries that are under way have to be adopted.
+    pub(super) fn configure(&mut self) -> bool {
+        self.configure_gates();
+        self.configure_order()
     }
 
     pub(super) fn known(&self) -> usize {
@@ -201,6 +233,7 @@ impl Destination {
 
     /// The table may have deliveries behind `key` that memory doesn't.
     pub(super) fn note_missing(&mut self, key: Key) {
+        let key = if self.is_ordered() { BEGINNING } else { key };
         let place = if self.loading {
             &mut self.missed
         } else {
@@ -213,6 +246,11 @@ impl Destination {
     /// Takes a delivery that was just recorded, or notes that it is in the table only.
     pub(super) fn record(&mut self, entry: Entry, room: Room) -> bool {
         if self.known.contains(&entry.delivery_id) {
+            return false;
+        }
+        if self.is_ordered() {
+            // Another replica may have recorded an earlier one: the table knows.
+            self.note_missing(BEGINNING);
             return false;
         }
         // What is behind `missing` comes with the next pages, in order.
@@ -235,6 +273,7 @@ impl Destination {
     /// A load behind [`Self::missing`] begins.
     pub(super) fn begin_load(&mut self) {
         self.loading = true;
+        self.spoiled = false;
         self.missed = None;
         self.finished.clear();
     }
@@ -258,6 +297,9 @@ impl Destination {
         mut room: Room,
         at_least_one: bool,
     ) -> Loaded {
+        if self.is_ordered() {
+            return self.load_ordered(page, limit, times, room, at_least_one);
+        }
         let Times { now, soon, confirm } = times;
         self.loading = false;
         let mut loaded = Loaded::default();
@@ -321,6 +363,12 @@ impl Destination {
 
     /// The next delivery to send; it stays known until [`Self::settle`].
     pub(super) fn take(&mut self) -> Option<Entry> {
+        if let Some(lanes) = &mut self.lanes {
+            let entry = lanes.take()?;
+            self.bytes = lanes.bytes();
+            self.in_flight += 1;
+            return Some(entry);
+        }
         let (_, entry) = self.ready.pop_first()?;
         self.bytes -= entry.bytes();
         self.in_flight += 1;
@@ -337,6 +385,12 @@ impl Destination {
 
     /// Keeps a delivery whose retry is written, if it is due soon and there's room.
     pub(super) fn retry(&mut self, entry: Entry, soon: Timestamp, room: Room) -> bool {
+        if self.is_ordered() {
+            // It was not when the attempt began.
+            self.give_back(entry.delivery_id);
+            self.note_missing(BEGINNING);
+            return false;
+        }
         if !self.is_active() {
             self.note_missing(before(entry.key()));
             return false;
@@ -392,6 +446,8 @@ impl Destination {
             self.later = None;
             self.note_missing(before((due, Uuid::nil())));
         }
+        self.wake_lanes(now);
+        self.gates.until = self.gates.until.filter(|until| *until > now);
         self.pause_until = self.pause_until.filter(|until| *until > now);
         self.confirm_at = self.confirm_at.filter(|at| *at > now);
     }
@@ -403,7 +459,9 @@ impl Destination {
             .pause_until
             .max(self.confirm_at)
             .filter(|_| self.missing.is_some());
-        [waiting, self.later.filter(|_| self.is_active()), pause]
+        let later = self.later.filter(|_| self.is_active());
+        let lanes = self.lanes.as_ref().and_then(Lanes::next_wake);
+        [waiting, later, pause, lanes, self.gates.until]
             .into_iter()
             .flatten()
             .min()
@@ -416,12 +474,23 @@ impl Destination {
             && self.pause_until.is_none()
             && self.confirm_at.is_none()
             && self.is_active()
-            && (self.ready.is_empty() || (self.ready.len() < window / 2 && self.bytes < share))
+            && match &self.lanes {
+                Some(lanes) if lanes.is_blocked() || lanes.is_crowded() => false,
+                Some(lanes) => {
+                    lanes.held() == 0 || (lanes.held() < window / 2 && self.bytes < share)
+                }
+                None => {
+                    self.ready.is_empty() || (self.ready.len() < window / 2 && self.bytes < share)
+                }
+            }
     }
 
     /// Forgets the end of what it holds until it holds no more than `share` bytes. The next delivery stays where
     /// nothing is in flight: else hundreds that hang could fill memory with one each.
     pub(super) fn trim(&mut self, share: usize) {
+        if self.is_ordered() {
+            return self.in_lanes(|lanes| lanes.trim(share));
+        }
         while self.bytes > share {
             let Some((_, entry)) = self.waiting.pop_last() else {
                 break;
@@ -447,6 +516,8 @@ impl Destination {
 
     /// Forgets all that is not in flight: the destination is suspended or gone. It is read again when it is back.
     pub(super) fn forget(&mut self) {
+        self.in_lanes(Lanes::forget);
+        self.gates.until = None;
         for entry in self.ready.values().chain(self.waiting.values()) {
             self.known.remove(&entry.delivery_id);
         }

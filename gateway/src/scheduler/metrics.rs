@@ -1,15 +1,16 @@
-//! What delivery counts. Handles are kept; no label has values that a sender or a tenant chooses.
+//! What delivery counts. Handles are kept; no label has values that a sender chooses.
 
-use prometheus::{Histogram, IntCounter, IntGauge, Registry};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use routing::retry::Outcome;
 use service::metrics;
 use std::time::Duration;
 
 #[derive(Debug, Clone)]
 pub struct DeliveryMetrics {
-    attempts: [IntCounter; 6],
+    attempts: [IntCounter; 7],
     pub(crate) attempt_seconds: Histogram,
     pub(crate) delivered: IntCounter,
+    pub(crate) filtered: IntCounter,
     pub(crate) dead_letters: IntCounter,
     pub(crate) retries: IntCounter,
     /// From the recording of an event to the end of its first attempt.
@@ -26,14 +27,20 @@ pub struct DeliveryMetrics {
     pub(crate) outcomes_unwritten: IntGauge,
     pub(crate) outcomes_discarded: IntCounter,
     pub(crate) notifications: IntCounter,
+    pub(crate) circuit_state: IntGaugeVec,
+    circuit_transitions: IntCounterVec,
+    pub(crate) rate_limited: IntCounter,
+    pub(crate) order_blocked: IntGauge,
+    pub(crate) order_crowded: IntGauge,
 }
 
-const WORDS: [&str; 6] = [
+const WORDS: [&str; 7] = [
     "delivered",
     "refused",
     "timed_out",
     "unreachable",
     "blocked",
+    "filtered",
     "internal",
 ];
 
@@ -69,6 +76,7 @@ impl DeliveryMetrics {
                 &seconds,
             ),
             delivered: finished.with_label_values(&["delivered"]),
+            filtered: finished.with_label_values(&["filtered"]),
             dead_letters: finished.with_label_values(&["dead_letter"]),
             retries: counter(
                 "hookstream_delivery_retries_total",
@@ -125,11 +133,39 @@ impl DeliveryMetrics {
                 "hookstream_delivery_outcomes_discarded_total",
                 "Outcomes not written because the shard's lease was lost; their deliveries are attempted again.",
             ),
+            circuit_state: metrics::gauges(
+                registry,
+                "hookstream_delivery_circuit_state",
+                "Circuits of this replica's destinations that are not closed: 2 is open, 1 half-open.",
+                &["namespace", "name"],
+            ),
+            circuit_transitions: metrics::counters(
+                registry,
+                "hookstream_delivery_circuit_transitions_total",
+                "Changes of circuits, by what they became.",
+                &["to"],
+            ),
+            rate_limited: counter(
+                "hookstream_delivery_rate_limited_total",
+                "Times that a destination with something to send had to wait for its rate limit.",
+            ),
+            order_blocked: gauge(
+                "hookstream_delivery_order_blocked",
+                "Keys of strict orders whose first delivery waits for a retry, and so do those behind it.",
+            ),
+            order_crowded: gauge(
+                "hookstream_delivery_order_crowded",
+                "Destinations with a strict order by key of which so many deliveries wait behind others that no more are read.",
+            ),
             notifications: counter(
                 "hookstream_delivery_notifications_total",
                 "Notifications sent to replicas that own other shards.",
             ),
         }
+    }
+
+    pub(crate) fn circuit_transitions(&self, to: &str) -> IntCounter {
+        self.circuit_transitions.with_label_values(&[to])
     }
 
     pub(crate) fn attempt(&self, outcome: &Outcome, took: Duration) {

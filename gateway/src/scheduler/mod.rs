@@ -19,13 +19,21 @@
 //!   destinations, so that the next always finds some free. `actor::slots` says how, and how many must hang until it ends.
 //! - Recording never waits for any of this.
 //!
+//! - A destination whose circuit is open, or whose rate limit is used up, begins nothing and asks for nothing until its time
+//!   has come (`destination::gates`). Both hold across owners: what they need is in Postgres (`actor::states`).
+//! - With a strict order, a delivery begins after all before it are done with (`order`).
+//!
 //! # What does not
 //! Delivery is at least once: after a crash, a lost lease or an attempt broken off at shutdown, it is made again.
-//! Deliveries of one destination begin in the order of their due times, but several are in flight at once.
+//! Without a strict order, deliveries of one destination begin in the order of their due times, but several are in
+//! flight at once.
 
 mod actor;
+mod circuit;
 mod destination;
 mod metrics;
+mod order;
+mod rate;
 
 pub use metrics::DeliveryMetrics;
 
@@ -83,6 +91,8 @@ pub struct Options {
     /// A destination that is out of the routing table for that long is gone, and its deliveries are dead letters.
     pub gone_grace: Duration,
     pub egress: egress::Options,
+    /// Evaluates what connections want evaluated. Starts nothing before one does.
+    pub sandbox: sandbox::Pool,
     /// Is told of each attempt; if it is full, it isn't.
     pub observer: Option<mpsc::Sender<Report>>,
 }
@@ -101,6 +111,7 @@ impl Options {
             horizon: Duration::from_secs(60),
             gone_grace: Duration::from_secs(60),
             egress: egress::Options::default(),
+            sandbox: sandbox::Pool::new(sandbox::Options::default(), sandbox::Metrics::default()),
             observer: None,
         }
     }
@@ -165,6 +176,8 @@ struct Inbox {
 #[derive(Debug, Default)]
 struct Hints {
     destinations: HashSet<Uuid>,
+    /// Somebody asks for resets of these.
+    resets: HashSet<Uuid>,
     everything: bool,
 }
 
@@ -174,6 +187,18 @@ impl Inbox {
         hints.destinations.extend(destinations);
         if hints.destinations.len() > HINTS {
             hints.destinations = HashSet::new();
+            hints.everything = true;
+        }
+        drop(hints);
+        self.wake.notify_one();
+    }
+
+    fn resets(&self, destinations: impl IntoIterator<Item = Uuid>) {
+        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        hints.resets.extend(destinations);
+        if hints.resets.len() > HINTS {
+            // The scans find them.
+            hints.resets = HashSet::new();
             hints.everything = true;
         }
         drop(hints);
@@ -235,6 +260,11 @@ impl Handle {
     /// Another replica recorded something for these destinations. Those of other shards are ignored.
     pub fn hint(&self, destinations: Vec<Uuid>) {
         self.inbox.hint(destinations);
+    }
+
+    /// Somebody asks for these destinations' circuits to be reset. Those of other shards are ignored.
+    pub fn resets(&self, destinations: Vec<Uuid>) {
+        self.inbox.resets(destinations);
     }
 
     /// Hints may have been lost: look at the whole queue, and at the leases.

@@ -43,6 +43,8 @@ fn destination(uid: Uuid, url: &str, change: impl FnOnce(&mut DestinationSpec)) 
             ..Retry::default()
         },
         concurrency: 64,
+        // Most tests fail deliveries on purpose.
+        circuit: None,
         ..DestinationSpec::default()
     };
     change(&mut spec);
@@ -241,6 +243,7 @@ fn recorded(destination: Uuid, body: Vec<u8>) -> Recorded {
     Recorded {
         event: Arc::new(event),
         deliveries: vec![delivery],
+        ..Recorded::default()
     }
 }
 

@@ -31,6 +31,7 @@ fn case() -> Case {
         },
         verdict: Verdict {
             findings: Vec::new(),
+            notes: Vec::new(),
             routed_generation: Some(3),
         },
         published: Some(42),
@@ -271,6 +272,7 @@ fn an_object_that_is_not_accepted_is_stalled_and_says_what_to_change() {
                 "at most 50",
             ),
         ],
+        notes: Vec::new(),
         routed_generation: None,
     };
     Case { verdict, published: None, ..case() }.check(expect![[r#"
@@ -294,6 +296,7 @@ fn a_bad_update_says_which_generation_still_routes() {
     let status = Case {
         verdict: Verdict {
             findings,
+            notes: Vec::new(),
             routed_generation: Some(2),
         },
         ..case()
@@ -322,6 +325,7 @@ fn a_reference_that_is_missing_is_neither_stalled_nor_reconciling() {
         meta,
         verdict: Verdict {
             findings,
+            notes: Vec::new(),
             routed_generation: None,
         },
         published: None,
@@ -394,6 +398,7 @@ fn a_new_generation_says_its_own_revision() {
     };
     let verdict = Verdict {
         findings: Vec::new(),
+        notes: Vec::new(),
         routed_generation: Some(4),
     };
     let status = Case {
@@ -422,6 +427,7 @@ fn a_path_that_another_source_has_is_not_in_the_url() {
     let status = Case {
         verdict: Verdict {
             findings,
+            notes: Vec::new(),
             routed_generation: None,
         },
         ..case()
@@ -477,6 +483,7 @@ fn a_message_has_a_bound() {
     let status = Case {
         verdict: Verdict {
             findings,
+            notes: Vec::new(),
             routed_generation: None,
         },
         ..case()

@@ -32,6 +32,9 @@ pub struct Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     InvalidFilter,
+    InvalidTransform,
+    /// An expression waits until it is known whether it compiles.
+    ExpressionNotChecked,
     UnsupportedValue,
     InvalidUrl,
     InvalidVerification,
@@ -49,6 +52,8 @@ impl Reason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Reason::InvalidFilter => "InvalidFilter",
+            Reason::InvalidTransform => "InvalidTransform",
+            Reason::ExpressionNotChecked => "ExpressionNotChecked",
             Reason::UnsupportedValue => "UnsupportedValue",
             Reason::InvalidUrl => "InvalidUrl",
             Reason::InvalidVerification => "InvalidVerification",
@@ -67,6 +72,8 @@ impl Reason {
     pub const fn condition(self) -> Condition {
         match self {
             Reason::InvalidFilter
+            | Reason::InvalidTransform
+            | Reason::ExpressionNotChecked
             | Reason::UnsupportedValue
             | Reason::InvalidUrl
             | Reason::InvalidVerification
@@ -84,7 +91,11 @@ impl Reason {
 
 /// Findings of one object, collected while it is compiled: the first never hides the next.
 #[derive(Debug, Default)]
-pub(super) struct Findings(pub(super) Vec<Finding>);
+pub(super) struct Findings {
+    pub(super) list: Vec<Finding>,
+    /// Sentences about what is right.
+    pub(super) notes: Vec<String>,
+}
 
 impl Findings {
     pub(super) fn add(
@@ -93,7 +104,7 @@ impl Findings {
         path: impl Into<String>,
         message: impl Into<String>,
     ) {
-        self.0.push(Finding {
+        self.list.push(Finding {
             condition: reason.condition(),
             reason,
             path: path.into(),
@@ -124,6 +135,6 @@ impl Findings {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
     }
 }

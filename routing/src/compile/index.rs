@@ -7,6 +7,7 @@ use super::{
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::Hash,
+    sync::Arc,
 };
 use uuid::Uuid;
 
@@ -23,6 +24,8 @@ pub(super) struct Index {
     crossing: HashMap<String, BTreeSet<Uuid>>,
     /// Objects by the Secrets that they name.
     keeping: BTreeMap<SecretName, BTreeSet<Uuid>>,
+    /// Objects by the expressions that they have.
+    evaluating: BTreeMap<Arc<str>, BTreeSet<Uuid>>,
 }
 
 impl Index {
@@ -44,6 +47,16 @@ impl Index {
         for secret in object.secrets() {
             self.keeping.entry(secret).or_default().insert(uid);
         }
+        for expression in object.expressions() {
+            match self.evaluating.get_mut(expression) {
+                Some(objects) => objects.insert(uid),
+                None => self
+                    .evaluating
+                    .entry(Arc::from(expression))
+                    .or_default()
+                    .insert(uid),
+            };
+        }
     }
 
     /// Undoes [`Index::add`] of the same object.
@@ -62,6 +75,27 @@ impl Index {
                 }
             }
         }
+        for expression in object.expressions() {
+            if let Some(objects) = self.evaluating.get_mut(expression) {
+                objects.remove(&uid);
+                if objects.is_empty() {
+                    self.evaluating.remove(expression);
+                }
+            }
+        }
+    }
+
+    /// Objects that have this expression.
+    pub(super) fn evaluating(&self, expression: &str) -> impl Iterator<Item = Uuid> {
+        self.evaluating
+            .get(expression)
+            .into_iter()
+            .flatten()
+            .copied()
+    }
+
+    pub(super) fn expressions(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.evaluating.keys()
     }
 
     /// The object of this name; of two, the younger: it is the one that the API server has.

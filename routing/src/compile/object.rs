@@ -189,7 +189,7 @@ impl Object {
                     .as_ref()
                     .map(|transform| transform.jsonata.as_str()),
             ),
-            Body::Source(_) | Body::Destination(_) | Body::Later => (None, None),
+            Body::Source(_) | Body::Destination(_) | Body::Topic(_) | Body::Later => (None, None),
         };
         filter.into_iter().chain(transform)
     }

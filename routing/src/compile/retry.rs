@@ -28,6 +28,25 @@ pub(super) fn compile(retry: &crds::Retry, path: &str, findings: &mut Findings) 
             .and_then(|age| positive(&age.0, &format!("{path}.maxAge"), findings)),
         retry_on: retry_on(retry.retry_on.as_deref(), path, findings),
         respect_retry_after: retry.respect_retry_after.unwrap_or(true),
+        jitter_percent: jitter(retry.jitter.as_deref(), path, findings),
+    }
+}
+
+fn jitter(written: Option<&str>, path: &str, findings: &mut Findings) -> u8 {
+    let Some(written) = written else {
+        return 0;
+    };
+    let digits = written.strip_suffix('%').unwrap_or_default();
+    match digits.parse::<u8>() {
+        Ok(percent @ 0..=100) if digits.bytes().all(|b| b.is_ascii_digit()) => percent,
+        _ => {
+            findings.add(
+                Reason::UnsupportedValue,
+                format!("{path}.jitter"),
+                format!("`{written}` is no share; write a whole percentage, as `20%`"),
+            );
+            0
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A Source: the rules of one entrance.
 
 mod admission;
+pub(super) mod checks;
 mod response;
 mod verification;
 
@@ -25,8 +26,6 @@ pub(super) fn compile(
     taken: &mut Taken<'_>,
     findings: &mut Findings,
 ) -> SourceSpec {
-    findings.not_implemented(spec.schema.is_some(), "spec.schema");
-    findings.not_implemented(spec.dedup.is_some(), "spec.dedup");
     findings.not_implemented(spec.retention.is_some(), "spec.retention");
     SourceSpec {
         path: spec
@@ -35,13 +34,10 @@ pub(super) fn compile(
             .and_then(|path| own_path(path, findings)),
         methods: methods(spec.methods.as_deref().unwrap_or_default()),
         suspended: spec.suspend.unwrap_or(false),
-        verification: spec
-            .verification
-            .as_ref()
-            .and_then(|verification| {
-                let methods = spec.methods.as_deref().unwrap_or_default();
-                verification::compile(verification, methods, taken, findings)
-            }),
+        verification: spec.verification.as_ref().and_then(|verification| {
+            let methods = spec.methods.as_deref().unwrap_or_default();
+            verification::compile(verification, methods, taken, findings)
+        }),
         max_body_bytes: spec
             .max_body_size
             .as_ref()
@@ -68,6 +64,14 @@ pub(super) fn compile(
             .response
             .as_ref()
             .and_then(|response| response::compile(response, findings)),
+        schema: spec
+            .schema
+            .as_ref()
+            .and_then(|schema| checks::schema(schema, "spec.schema", findings)),
+        dedup: spec
+            .dedup
+            .as_ref()
+            .and_then(|dedup| checks::dedup(dedup, findings)),
     }
 }
 

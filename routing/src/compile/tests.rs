@@ -2,13 +2,14 @@
 
 mod accepted;
 mod conflicts;
+mod expressions;
 mod findings;
 mod http;
 mod properties;
 mod references;
-mod verification;
 mod source_rules;
 mod topics;
+mod verification;
 
 use super::*;
 use crate::row::{Kind, SourceSpec};

@@ -3,6 +3,7 @@
 use super::{
     findings::{Findings, Reason},
     secrets::Taken,
+    source::checks,
 };
 use crate::row::TopicSpec;
 
@@ -20,7 +21,6 @@ pub(super) fn compile(
     taken: &mut Taken<'_>,
     findings: &mut Findings,
 ) -> TopicSpec {
-    findings.not_implemented(spec.schema.is_some(), "spec.schema");
     let mut publish_keys = Vec::new();
     for (place, reference) in spec.publish_key_refs.iter().enumerate() {
         let path = format!("spec.publishKeyRefs[{place}]");
@@ -42,6 +42,10 @@ pub(super) fn compile(
     TopicSpec {
         publish_keys,
         event_types: event_types(spec.event_types.as_deref().unwrap_or_default(), findings),
+        schema: spec
+            .schema
+            .as_ref()
+            .and_then(|schema| checks::schema(schema, "spec.schema", findings)),
     }
 }
 

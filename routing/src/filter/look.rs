@@ -10,9 +10,10 @@ use super::{
 use crate::event::{EventView, Form, form::query_values};
 use http::HeaderValue;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::{
     borrow::Cow,
-    cell::OnceCell,
+    cell::{OnceCell, RefCell},
     fmt::{self, Write as _},
     net::IpAddr,
 };
@@ -92,6 +93,33 @@ impl Path {
     /// Whether `holds` for one of the values that the path leads to.
     pub(super) fn any(&self, event: &EventView<'_>, holds: Visit<'_>) -> bool {
         self.look(event).any(self, event, holds)
+    }
+
+    /// Feeds a hash with the values that the path leads to, each with its type and length, so that no two lists of values
+    /// look alike. False when there is none but null and empty text: the hash is of no use then.
+    pub(crate) fn feed(&self, event: &EventView<'_>, hash: &mut Sha256) -> bool {
+        let fed = RefCell::new((hash, false));
+        self.any(event, &|found| {
+            let (hash, some) = &mut *fed.borrow_mut();
+            let mut feed = |kind: u8, bytes: &[u8]| {
+                hash.update([kind]);
+                hash.update((bytes.len() as u64).to_be_bytes());
+                hash.update(bytes);
+            };
+            let (kind, bytes) = match found {
+                Found::Json(Value::Null) => return false,
+                Found::Json(Value::String(text)) => (0, Cow::Borrowed(text.as_str())),
+                Found::Text(text) => (0, Cow::Borrowed(text)),
+                Found::Json(value) => (1, Cow::Owned(value.to_string())),
+                Found::Form => (2, String::from_utf8_lossy(event.body)),
+            };
+            if !bytes.is_empty() {
+                feed(kind, bytes.as_bytes());
+                *some = true;
+            }
+            false
+        });
+        fed.into_inner().1
     }
 
     fn look<'e>(&self, event: &'e EventView<'_>) -> Seen<'e> {

@@ -623,9 +623,28 @@ fn a_mistake_in_a_value_says_what_to_write() {
             "value: null is found in a JSON body only; to ask whether it is there, write `op: exists`"
         ],
     );
-    refused("body.a", "startsWith", json!(1), expect!["value: `startsWith` looks at texts and needs one, not a number; write it in quotes"]);
-    refused("body.a", "regex", json!(["a"]), expect!["value: `regex` looks at texts and needs one, not a list; write it in quotes"]);
-    refused("body.a", "regex", json!("a("), expect![[r#"value: the pattern `a(` is wrong at character 2: unclosed group; the syntax is that of https://docs.rs/regex, without look-around and back-references, and a `\` in double quotes of YAML is written twice"#]]);
+    refused(
+        "body.a",
+        "startsWith",
+        json!(1),
+        expect![
+            "value: `startsWith` looks at texts and needs one, not a number; write it in quotes"
+        ],
+    );
+    refused(
+        "body.a",
+        "regex",
+        json!(["a"]),
+        expect!["value: `regex` looks at texts and needs one, not a list; write it in quotes"],
+    );
+    refused(
+        "body.a",
+        "regex",
+        json!("a("),
+        expect![[
+            r#"value: the pattern `a(` is wrong at character 2: unclosed group; the syntax is that of https://docs.rs/regex, without look-around and back-references, and a `\` in double quotes of YAML is written twice"#
+        ]],
+    );
     let error = Rule::parse("body.a", Op::Eq, None).expect_err("no value");
     expect!["`eq` compares with a text, a number, true, false or null, not nothing (there is no `value`); name the field inside, as `body.order.id`"].assert_eq(&error.to_string());
 }

@@ -21,8 +21,9 @@ fn refused_asking(status: u16, seconds: u64) -> Outcome {
 
 /// The step as a person says it: `done`, `after 30s`, or why it was given up.
 fn said(policy: &Policy, attempts: u32, outcome: &Outcome) -> String {
-    match next_step(policy, attempts, outcome, start(), start()) {
+    match next_step(policy, attempts, outcome, start(), start(), 0.5) {
         Step::Done => "done".to_owned(),
+        Step::Filtered => "filtered".to_owned(),
         Step::RetryAt(at) => format!("after {}s", at.duration_since(start()).as_secs()),
         Step::DeadLetter(reason) => reason.as_str().to_owned(),
     }
@@ -220,9 +221,55 @@ fn an_attempt_past_the_maximum_age_is_not_waited_for() {
     );
     let much_later = start() + Duration::from_secs(290);
     assert_eq!(
-        next_step(&policy, 1, &refused(500), start(), much_later),
+        next_step(&policy, 1, &refused(500), start(), much_later, 0.5),
         Step::DeadLetter(GaveUp::TooOld)
     );
+}
+
+#[test]
+fn a_delay_is_jittered_only_where_the_policy_asks_for_it() {
+    let after = |policy: &Policy, dice: f64| match next_step(
+        policy,
+        1,
+        &refused(500),
+        start(),
+        start(),
+        dice,
+    ) {
+        Step::RetryAt(at) => at.duration_since(start()).as_millis(),
+        step => panic!("{step:?}"),
+    };
+    let exact = Policy::default();
+    let jittered = Policy {
+        jitter_percent: 20,
+        ..Policy::default()
+    };
+    for (dice, milliseconds) in [(0.0, 24_000), (0.5, 30_000), (1.0, 36_000)] {
+        assert_eq!(after(&exact, dice), 30_000);
+        assert_eq!(after(&jittered, dice), milliseconds, "{dice}");
+    }
+    // What the receiver asked for is the least, whatever the dice say.
+    let step = next_step(
+        &jittered,
+        1,
+        &refused_asking(503, 30),
+        start(),
+        start(),
+        0.0,
+    );
+    assert_eq!(step, Step::RetryAt(start() + Duration::from_secs(30)));
+}
+
+#[test]
+fn jitter_never_leads_past_the_maximum_age() {
+    let policy = Policy {
+        jitter_percent: 50,
+        max_age_ms: Some(40_000),
+        ..Policy::default()
+    };
+    let step = |dice| next_step(&policy, 1, &refused(500), start(), start(), dice);
+    assert_eq!(step(0.5), Step::RetryAt(start() + Duration::from_secs(30)));
+    assert_eq!(step(1.0), Step::DeadLetter(GaveUp::TooOld));
 }
 
 #[test]
@@ -291,15 +338,24 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         0..50_u32,
         any::<Option<u64>>(),
         any::<bool>(),
+        any::<u8>(),
     )
         .prop_map(
-            |(backoff, intervals_ms, max_retries, max_age_ms, respect_retry_after)| Policy {
+            |(
+                backoff,
+                intervals_ms,
+                max_retries,
+                max_age_ms,
+                respect_retry_after,
+                jitter_percent,
+            )| Policy {
                 backoff,
                 intervals_ms,
                 max_retries,
                 max_age_ms,
                 retry_on: Retryable::everything(),
                 respect_retry_after,
+                jitter_percent,
             },
         )
 }
@@ -328,12 +384,12 @@ proptest! {
         let mut attempts = 0_u32;
         for outcome in &outcomes {
             attempts += 1;
-            match next_step(&policy, attempts, outcome, start(), now) {
+            match next_step(&policy, attempts, outcome, start(), now, 0.5) {
                 Step::RetryAt(at) => {
                     prop_assert!(at >= now);
                     now = at;
                 }
-                Step::Done | Step::DeadLetter(_) => break,
+                Step::Done | Step::Filtered | Step::DeadLetter(_) => break,
             }
         }
         prop_assert!(attempts <= policy.max_retries + 1);
@@ -348,11 +404,11 @@ proptest! {
     }
 
     #[test]
-    fn no_number_overflows(policy in any_policy(), attempts in any::<u32>(), outcome in any_outcome(), from in any::<i32>()) {
+    fn no_number_overflows(policy in any_policy(), attempts in any::<u32>(), outcome in any_outcome(), from in any::<i32>(), dice in any::<f64>()) {
         let now = Timestamp::from_second(i64::from(from)).expect("within 32 bits");
-        let _ = next_step(&policy, attempts, &outcome, Timestamp::MAX, now);
-        let _ = next_step(&policy, attempts, &outcome, now, Timestamp::MAX);
-        let _ = next_step(&policy, attempts, &outcome, Timestamp::MIN, now);
+        let _ = next_step(&policy, attempts, &outcome, Timestamp::MAX, now, dice);
+        let _ = next_step(&policy, attempts, &outcome, now, Timestamp::MAX, dice);
+        let _ = next_step(&policy, attempts, &outcome, Timestamp::MIN, now, dice);
     }
 
     #[test]

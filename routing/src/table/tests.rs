@@ -241,7 +241,9 @@ fn a_source_carries_its_verifier_with_its_own_secrets() {
     signed.secrets = vec![Secret::new("It's a Secret to Everybody")];
     if let Spec::Source(spec) = &mut signed.spec {
         spec.verification = Some(Verification {
-            scheme: templates::Template::named("github").and_then(templates::Template::scheme).expect("there"),
+            scheme: templates::Template::named("github")
+                .and_then(templates::Template::scheme)
+                .expect("there"),
             handshake: None,
             verify_token: None,
             secrets: vec![row::SecretIndex(0)],
@@ -265,7 +267,11 @@ fn a_source_carries_its_verifier_with_its_own_secrets() {
         [127, 0, 0, 1].into(),
     );
     let verifier = source.verifier.as_ref().expect("a verifier");
-    assert!(verifier.verify(&event, jiff::Timestamp::UNIX_EPOCH, None).is_ok());
+    assert!(
+        verifier
+            .verify(&event, jiff::Timestamp::UNIX_EPOCH, None)
+            .is_ok()
+    );
 }
 
 /// What a table does, in a form that can be compared.

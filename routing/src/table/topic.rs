@@ -1,11 +1,12 @@
 //! A topic in the table: who may publish to it, what, and where it goes.
 
-use super::{Connection, index, matching};
+use super::{Connection, index, matching, schema};
 use crate::{
     event::EventView,
     filter::Index,
     ids::{self, Prefix},
     row::{self, Row},
+    schema as schemas,
 };
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub struct Topic {
     pub name: String,
     /// Sorted; empty: any.
     pub event_types: Vec<String>,
+    /// What published events have to fit, compiled.
+    pub schema: Option<Arc<schemas::Check>>,
     /// In the order of their UIDs.
     pub subscriptions: Vec<Arc<Connection>>,
     /// Of `subscriptions`, by their places.
@@ -29,11 +32,21 @@ pub struct Topic {
     keys: Vec<[u8; 32]>,
 }
 
+/// A key that a publisher presents, as topics compare it: hashed once, however many topics are asked.
+pub struct PublishKey([u8; 32]);
+
+impl PublishKey {
+    pub fn new(key: &[u8]) -> PublishKey {
+        PublishKey(Sha256::digest(key).into())
+    }
+}
+
 impl Topic {
     pub(super) fn new(
         row: &Row,
         spec: &row::TopicSpec,
         subscriptions: Vec<Arc<Connection>>,
+        before: Option<&Topic>,
     ) -> Topic {
         let keys = spec.publish_keys.iter();
         Topic {
@@ -42,6 +55,10 @@ impl Topic {
             namespace: row.namespace.clone(),
             name: row.name.clone(),
             event_types: spec.event_types.clone(),
+            schema: schema(
+                spec.schema.as_ref(),
+                before.and_then(|before| before.schema.as_ref()),
+            ),
             index: index(&subscriptions),
             subscriptions,
             // An index that leads nowhere is a key that nobody has.
@@ -58,10 +75,9 @@ impl Topic {
     }
 
     /// Takes the same time for every key that is not one of this topic's, however much of it is right.
-    pub fn admits(&self, key: &[u8]) -> bool {
-        let presented: [u8; 32] = Sha256::digest(key).into();
+    pub fn admits(&self, presented: &PublishKey) -> bool {
         let found = self.keys.iter().fold(Choice::from(0), |found, known| {
-            found | known.ct_eq(&presented)
+            found | known.ct_eq(&presented.0)
         });
         found.into()
     }

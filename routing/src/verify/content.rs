@@ -183,12 +183,15 @@ pub fn parse_content(template: &str) -> Result<Vec<Piece>, String> {
     }
 }
 
+/// A form field's name and value.
+type Field<'e> = (Cow<'e, [u8]>, Cow<'e, [u8]>);
+
 /// The values of a request that the pieces stand for.
 pub(super) struct Signed<'e, 'v> {
     pub(super) event: &'e EventView<'v>,
     pub(super) timestamp: Cow<'e, str>,
     pub(super) id: Cow<'e, str>,
-    form: Vec<(Cow<'e, [u8]>, Cow<'e, [u8]>)>,
+    form: Vec<Field<'e>>,
 }
 
 impl<'e, 'v> Signed<'e, 'v> {
@@ -323,7 +326,7 @@ pub(super) fn is_form(event: &EventView<'_>) -> bool {
 }
 
 /// Names and values, decoded, in the order of names and then of values, equal pairs once: so Twilio's libraries have it.
-fn form(body: &[u8]) -> Result<Vec<(Cow<'_, [u8]>, Cow<'_, [u8]>)>, Refused> {
+fn form(body: &[u8]) -> Result<Vec<Field<'_>>, Refused> {
     let mut fields = Vec::new();
     for pair in body.split(|b| *b == b'&').filter(|pair| !pair.is_empty()) {
         if fields.len() == MOST_FIELDS {

@@ -35,6 +35,8 @@ pub(super) fn apply(memory: u64) -> Result<(), ()> {
         .find_map(|line| line.strip_prefix("VmSize:"))
         .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
         .ok_or(())?;
+    // Where memory runs out it is a child that goes, and not the process that accepts events.
+    std::fs::write("/proc/self/oom_score_adj", "1000").map_err(drop)?;
     bind(Resource::As, size * 1024 + memory)?;
     bind(Resource::Core, 0)?;
     // Pipes are no files: it can't write anything else.

@@ -53,7 +53,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Line {
-    Case { name: String, case: Case },
+    Case { name: String, case: Box<Case> },
     Dataset { dataset_name: String, value: Value },
     Head { suite: String },
 }

@@ -6,7 +6,9 @@
 )]
 
 mod crash;
+mod dedup;
 mod history;
+mod idempotency;
 mod leases;
 mod listen;
 mod migrations;
@@ -17,6 +19,7 @@ mod private_server;
 mod queue;
 mod replicas;
 mod routes;
+mod scheduled;
 mod silent;
 mod support;
 mod tls;

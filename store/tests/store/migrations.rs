@@ -9,8 +9,8 @@ async fn an_empty_database_is_laid_out_and_a_second_start_finds_nothing_to_do() 
     let pool = &db.store.pool;
     let first = store::migrate(pool, 16).await.unwrap();
     assert_eq!(
-        (first.applied.as_slice(), first.shards, first.ignored_shards),
-        (&[1][..], 16, None)
+        (first.applied.first(), first.shards, first.ignored_shards),
+        (Some(&1), 16, None)
     );
     assert_eq!(installation::load(pool).await.unwrap().shards, 16);
     assert_eq!(lease::list(pool, "shard/").await.unwrap().len(), 16);
@@ -60,7 +60,8 @@ async fn processes_that_start_at_once_do_not_disturb_each_other() {
     for task in (0..6).map(start).collect::<Vec<_>>() {
         applied += task.await.unwrap();
     }
-    assert_eq!(applied, 1);
+    let there = number(&db.store.pool, "SELECT count(*) FROM schema_migration").await;
+    assert_eq!(i64::try_from(applied).ok(), Some(there));
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ async fn each_outcome_leaves_its_attempt_and_moves_its_delivery_on() {
     let (_, held) = own(pool, "a").await;
     let later = Timestamp::now() + 1.hour();
     let mut dead = outcome(&pending[1], Finished::DeadLetter(GaveUp::Gone));
-    dead.attempt.error = Some("bad\0answer".to_owned());
+    dead.attempt.as_mut().unwrap().error = Some("bad\0answer".to_owned());
     let batch = [
         outcome(&pending[0], Finished::Delivered),
         dead,
@@ -303,7 +303,7 @@ async fn a_word_that_the_table_does_not_allow_is_an_error_of_the_data() {
     let pending = record_some(&db, 1).await;
     let (_, held) = own(pool, "a").await;
     let mut wrong = outcome(&pending[0], Finished::Delivered);
-    wrong.attempt.number = 0;
+    wrong.attempt.as_mut().unwrap().number = 0;
     let error = outcomes::write(pool, &[wrong], &held).await.unwrap_err();
     assert!(matches!(error, Error::Data(_)), "{error:?}");
     assert!(!error.is_transient());

@@ -51,6 +51,7 @@ pub(crate) fn recorded(event: Event, destinations: &[Uuid]) -> Recorded {
     Recorded {
         event: Arc::new(event),
         deliveries: destinations.iter().map(delivery).collect(),
+        ..Recorded::default()
     }
 }
 
@@ -64,7 +65,8 @@ pub(crate) fn outcome(pending: &Pending, step: Finished) -> Outcome {
         connection_id: pending.connection_id,
         namespace: Arc::clone(&pending.namespace),
         recorded_at: pending.recorded_at,
-        attempt: Attempt {
+        attempts: u16::try_from(pending.attempts + 1).unwrap(),
+        attempt: Some(Attempt {
             number: u16::try_from(pending.attempts + 1).unwrap(),
             started_at: Timestamp::now(),
             outcome: "delivered",
@@ -80,7 +82,7 @@ pub(crate) fn outcome(pending: &Pending, step: Finished) -> Outcome {
             response_headers: Some(Bytes::from_static(b"a: b\r\n")),
             response_body: None,
             replica: "gateway-0".into(),
-        },
+        }),
         step,
     }
 }

@@ -36,7 +36,8 @@ impl Operator {
         ];
         words.extend(["--public-url", "https://hooks.example.com/"]);
         words.extend(flags);
-        let args = Args::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
+        let mut args = Args::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
+        args.sandbox = sandbox::Program::of(crate::process::binary("hookstream-operator"));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

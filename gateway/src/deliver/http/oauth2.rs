@@ -358,3 +358,6 @@ fn encode(bytes: &[u8], out: &mut String) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use store::events::Event;
 use uuid::Uuid;
 
+mod auth;
 mod kept;
+mod signing;
 mod tls;
 
 fn client() -> Client {
@@ -54,6 +56,7 @@ async fn send(spec: HttpSpec, secrets: &[Secret], event: &Event) -> Answer {
                 event,
                 number: 3,
                 now: now(),
+                set: None,
             },
         )
         .await
@@ -308,6 +311,7 @@ async fn a_closed_port_is_unreachable_and_a_forbidden_address_is_blocked() {
                 event: &event(b"", ""),
                 number: 1,
                 now: now(),
+                set: None,
             },
         )
         .await;
@@ -339,6 +343,7 @@ async fn sixteen_kibibytes_of_an_answer_are_kept_and_a_small_rest_keeps_the_conn
                 event: &event,
                 number: 1,
                 now: now(),
+                set: None,
             },
         )
         .await;
@@ -355,6 +360,7 @@ async fn sixteen_kibibytes_of_an_answer_are_kept_and_a_small_rest_keeps_the_conn
                 event: &event,
                 number: 2,
                 now: now(),
+                set: None,
             },
         )
         .await;

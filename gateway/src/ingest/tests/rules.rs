@@ -7,7 +7,7 @@ fn owned(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
-fn named(name: &str, change: impl FnOnce(&mut routing::row::SourceSpec)) -> Row {
+pub(super) fn named(name: &str, change: impl FnOnce(&mut routing::row::SourceSpec)) -> Row {
     let mut row = source_row(Uuid::now_v7(), name, None);
     let Spec::Source(spec) = &mut row.spec else {
         unreachable!("it is a source")

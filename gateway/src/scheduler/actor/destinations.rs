@@ -21,15 +21,22 @@ impl Actor {
         let hash_map::Entry::Vacant(place) = self.destinations.entry(id) else {
             return;
         };
-        let mut destination = Destination::new(shard, complete);
+        let mut held = self.shards.get_mut(usize::from(shard));
+        let held = held.as_mut().and_then(|held| held.as_mut());
+        let gained = held.as_ref().map_or(now, |held| held.gained_at);
+        let mut destination = Destination::new(shard, complete, gained);
+        prepare(&mut destination, &self.current, id, now);
+        if let Some(state) = held.and_then(|held| held.states.remove(&id)) {
+            destination.restore(&state);
+        }
         for flight in self
             .flights
             .values()
             .filter(|flight| flight.destination == id)
         {
             destination.adopt(flight.entry.delivery_id);
+            destination.adopt_in_order(&flight.entry);
         }
-        prepare(&mut destination, &self.current, id, now);
         if !destination.is_active() {
             destination.note_missing(BEGINNING);
         }
@@ -37,14 +44,18 @@ impl Actor {
         if let Some(Some(held)) = self.shards.get_mut(usize::from(shard)) {
             held.destinations.insert(id);
         }
+        self.show_circuit(id);
     }
 
     pub(super) fn drop_destination(&mut self, id: Uuid) {
         let Some(destination) = self.destinations.remove(&id) else {
             return;
         };
+        self.hide_circuit(&destination);
         self.bytes -= destination.bytes;
         self.held -= destination.held();
+        self.blocked -= destination.blocked();
+        self.crowded -= usize::from(destination.is_crowded());
         self.holders -= usize::from(destination.bytes > 0);
         if let Some(at) = destination.wake_at {
             self.timers.remove(&(at, id));
@@ -59,10 +70,13 @@ impl Actor {
     ) -> Option<T> {
         let destination = self.destinations.get_mut(&id)?;
         let (before, held) = (destination.bytes, destination.held());
+        let (blocked, crowded) = (destination.blocked(), destination.is_crowded());
         let result = change(destination);
         let after = destination.bytes;
         self.bytes = self.bytes + after - before;
         self.held = self.held + destination.held() - held;
+        self.blocked = self.blocked + destination.blocked() - blocked;
+        self.crowded = self.crowded + usize::from(destination.is_crowded()) - usize::from(crowded);
         self.holders = self.holders + usize::from(after > 0) - usize::from(before > 0);
         let wake = destination.next_wake();
         if wake != destination.wake_at {
@@ -98,6 +112,7 @@ impl Actor {
             && destination.ready() > 0
             && destination.is_active()
             && destination.in_flight < destination.concurrency()
+            && !destination.is_held()
             && let Some(row) = &destination.row
         {
             self.slots.wait(id, &row.row.namespace);
@@ -130,13 +145,35 @@ impl Actor {
         let ids: Vec<Uuid> = self.destinations.keys().copied().collect();
         let table = self.current.clone();
         for id in ids {
-            self.change(id, |destination| {
+            if let Some(destination) = self.destinations.get(&id) {
+                self.hide_circuit(destination);
+            }
+            let reordered = self.change(id, |destination| {
                 let was = destination.is_active();
-                prepare(destination, &table, id, now);
+                let reordered = prepare(destination, &table, id, now);
                 if was && !destination.is_active() {
                     destination.forget();
                 }
+                reordered
             });
+            if reordered == Some(true) {
+                self.adopt_what_is_under_way(id);
+            }
+            self.show_circuit(id);
+        }
+    }
+
+    /// What is under way has no place in a new order yet.
+    fn adopt_what_is_under_way(&mut self, id: Uuid) {
+        let Some(destination) = self.destinations.get_mut(&id) else {
+            return;
+        };
+        let flights = self.flights.values().filter(|f| f.destination == id);
+        for flight in flights {
+            destination.adopt_in_order(&flight.entry);
+        }
+        for unwritten in self.unwritten.values().filter(|u| u.destination == id) {
+            destination.adopt_in_order(&unwritten.entry);
         }
     }
 
@@ -162,8 +199,8 @@ impl Actor {
     }
 }
 
-/// Takes over a destination's row of the table, if it is another than before.
-fn prepare(destination: &mut Destination, table: &Table, id: Uuid, now: Timestamp) {
+/// Takes over a destination's row of the table, if it is another than before. True: with another order.
+fn prepare(destination: &mut Destination, table: &Table, id: Uuid, now: Timestamp) -> bool {
     match table.destination(id) {
         Some(row) => {
             destination.gone_since = None;
@@ -176,6 +213,7 @@ fn prepare(destination: &mut Destination, table: &Table, id: Uuid, now: Timestam
                     row: row.clone(),
                     target: Target::prepare(row),
                 }));
+                return destination.configure();
             }
         }
         None => {
@@ -183,4 +221,5 @@ fn prepare(destination: &mut Destination, table: &Table, id: Uuid, now: Timestam
             destination.gone_since.get_or_insert(now);
         }
     }
+    false
 }

@@ -6,16 +6,21 @@
 
 use super::{Actor, Message};
 use crate::{
-    deliver::{self, Answer, Attempt},
+    deliver::{self, Answer, Attempt, transform::Shaping},
     outcomes::{Fate, Job, Written},
     scheduler::{
         Report,
-        destination::{BEGINNING, Destination, Entry, Row},
+        circuit::{Change, Word},
+        destination::{BEGINNING, Destination, Entry, Gate, Row},
     },
 };
 use bytes::Bytes;
 use jiff::Timestamp;
-use routing::retry::{self, Step};
+use routing::{
+    delivery::BlockedHead,
+    retry::{self, GaveUp, Policy, Step},
+    row::DestinationSpec,
+};
 use service::clock;
 use std::{sync::Arc, time::Duration};
 use store::{
@@ -45,6 +50,8 @@ pub(super) struct Flight {
     began: Instant,
     /// The slots that it takes.
     weight: usize,
+    /// Of the destination's circuit, when it began.
+    term: u64,
     pub(super) task: AbortHandle,
 }
 
@@ -58,7 +65,8 @@ impl Drop for Flight {
 /// What must be known when the outcome of a delivery is written.
 #[derive(Debug)]
 pub(super) struct Unwritten {
-    entry: Entry,
+    pub(super) destination: Uuid,
+    pub(super) entry: Entry,
     /// Headers and bodies of what was sent and of what the destination answered.
     bytes: usize,
     retry_at: Option<Timestamp>,
@@ -71,14 +79,17 @@ impl Actor {
         }
         let trusted = Instant::now();
         self.note_long_ones(trusted);
-        while self.unwritten.len() < UNWRITTEN
-            && self.unwritten_bytes < self.options.window_bytes / 2
+        while self.may_finish_more()
             && let Some(id) = self.slots.next()
         {
             if !self.launch_one(id, trusted, now) {
                 self.slots.pass(id);
             }
         }
+    }
+
+    fn may_finish_more(&self) -> bool {
+        self.unwritten.len() < UNWRITTEN && self.unwritten_bytes < self.options.window_bytes / 2
     }
 
     /// Begins the next attempt of a destination, if it has any that may begin.
@@ -90,7 +101,8 @@ impl Actor {
         let Some(Some(held)) = self.shards.get_mut(usize::from(destination.shard)) else {
             return false;
         };
-        if held.leaving || destination.in_flight >= destination.concurrency() {
+        // Before the first look at the shard it isn't known whose circuit is open.
+        if held.leaving || !held.scanned || destination.in_flight >= destination.concurrency() {
             return false;
         }
         let Some(row) = destination.row.clone().filter(|_| destination.is_active()) else {
@@ -101,6 +113,10 @@ impl Actor {
             return false;
         }
         let (shard, epoch) = (destination.shard, held.epoch);
+        while self.expire_first(id, now) {}
+        if !self.pass_gate(id, now) {
+            return false;
+        }
         let Some(Some(entry)) = self.change(id, Destination::take) else {
             return false;
         };
@@ -109,6 +125,66 @@ impl Actor {
         }
         self.start(id, shard, epoch, entry, row, now);
         true
+    }
+
+    /// May a destination with something to send begin an attempt? If not, it asks again when something has changed.
+    fn pass_gate(&mut self, id: Uuid, now: Timestamp) -> bool {
+        let Some(destination) = self.destinations.get_mut(&id) else {
+            return false;
+        };
+        if destination.ready() == 0 {
+            return false;
+        }
+        match destination.gate(now) {
+            Gate::Open => return true,
+            Gate::Shut => {}
+            Gate::Limited => self.metrics.rate_limited.inc(),
+            Gate::Ask => self.ask_to_save(id),
+        }
+        // Its timer follows the gate.
+        self.change(id, |_| ());
+        false
+    }
+
+    /// Gives up the first delivery of a destination without an attempt if it's older than its policy lets any be. False: it isn't.
+    pub(super) fn expire_first(&mut self, id: Uuid, now: Timestamp) -> bool {
+        if !self.may_finish_more() {
+            return false;
+        }
+        let Some(destination) = self.destinations.get(&id) else {
+            return false;
+        };
+        let (Some(entry), Some(row)) = (destination.first(), &destination.row) else {
+            return false;
+        };
+        let policy = self.policy(entry, &row.row.spec);
+        if !policy.is_too_old(entry.recorded_at, now) {
+            return false;
+        }
+        let shard = destination.shard;
+        let epoch = match self.shards.get(usize::from(shard)) {
+            Some(Some(held)) if !held.leaving => held.epoch,
+            _ => return false,
+        };
+        let taken = self.change(id, |destination| {
+            let entry = destination.take()?;
+            destination.in_flight -= 1;
+            Some(entry)
+        });
+        let Some(Some(entry)) = taken else {
+            return false;
+        };
+        let given_up = Finished::DeadLetter(GaveUp::TooOld);
+        self.finish(id, shard, epoch, entry, None, given_up);
+        true
+    }
+
+    /// The connection's own, or the destination's.
+    fn policy<'a>(&'a self, entry: &Entry, spec: &'a DestinationSpec) -> &'a Policy {
+        let connection = self.current.connection(entry.connection_id);
+        connection
+            .and_then(|connection| connection.retry.as_ref())
+            .unwrap_or(&spec.retry)
     }
 
     /// Finds the attempts that have become long since the last turn. They began in the order of their numbers, so this
@@ -145,22 +221,30 @@ impl Actor {
             entry.attempts + 1,
             row.clone(),
         );
+        let shaping = self
+            .current
+            .connection(entry.connection_id)
+            .and_then(|connection| Shaping::of(connection, &self.options.sandbox));
         let weight = self.slots.weight(entry.bytes());
         self.slots.begin(destination, &row.row.namespace, weight);
         self.flying += entry.bytes();
+        let (term, change) = match self.destinations.get_mut(&destination) {
+            Some(destination) => destination.begin(now),
+            None => Default::default(),
+        };
+        self.note_circuit(destination, change, now);
         let task = tokio::spawn(async move {
             let started = clock::instant();
-            let answer = target
-                .target
-                .send(
-                    &client,
-                    Attempt {
-                        event: &event,
-                        number,
-                        now,
-                    },
-                )
-                .await;
+            let attempt = Attempt {
+                event: &event,
+                number,
+                now,
+                set: None,
+            };
+            let answer = match &shaping {
+                None => target.target.send(&client, attempt).await,
+                Some(shaping) => shaping.send(&target.target, &client, attempt).await,
+            };
             ending.with(answer, started.elapsed());
         });
         self.flights.insert(
@@ -174,6 +258,7 @@ impl Actor {
                 started_at: now,
                 began: Instant::now(),
                 weight,
+                term,
                 task: task.abort_handle(),
             },
         );
@@ -205,10 +290,17 @@ impl Actor {
             Some(answer) => answer,
             None if self.aborting => {
                 self.metrics.given_back.inc();
-                self.change(id, |destination| {
+                let change = self.change(id, |destination| {
                     destination.in_flight -= usize::from(ours);
                     destination.settle(entry.delivery_id);
+                    destination.give_back(entry.delivery_id);
+                    match ours {
+                        true => destination.conclude(flight.term, None, now),
+                        false => Change::default(),
+                    }
                 });
+                self.note_circuit(id, change.unwrap_or_default(), now);
+                self.start_saving(now);
                 self.release_if_over(shard);
                 return;
             }
@@ -220,18 +312,25 @@ impl Actor {
             self.metrics.outcomes_discarded.inc();
             self.change(id, |destination| {
                 destination.settle(entry.delivery_id);
+                destination.give_back(entry.delivery_id);
                 destination.note_missing(BEGINNING);
             });
             return;
         }
         let number = entry.attempts + 1;
-        let spec = &flight.row.row.spec;
-        let own = self
-            .current
-            .connection(entry.connection_id)
-            .and_then(|connection| connection.retry.as_ref())
-            .unwrap_or(&spec.retry);
-        let step = retry::next_step(own, number, &answer.outcome, entry.recorded_at, now);
+        let policy = self.policy(&entry, &flight.row.row.spec);
+        let (outcome, recorded_at, dice) = (&answer.outcome, entry.recorded_at, rand::random());
+        let step = retry::next_step(policy, number, outcome, recorded_at, now, dice);
+        let blocked_head = self
+            .destinations
+            .get(&id)
+            .and_then(Destination::blocked_head);
+        let step = match (step, blocked_head) {
+            (Step::RetryAt(_), Some(BlockedHead::DeadLetter)) => {
+                Step::DeadLetter(GaveUp::HeadBlocked)
+            }
+            (step, _) => step,
+        };
         if number == 1
             && let Ok(since) = Duration::try_from(now.duration_since(entry.recorded_at))
         {
@@ -253,11 +352,14 @@ impl Actor {
             // A watcher that is behind misses some.
             let _ = observer.try_send(report);
         }
-        let finished = match step {
-            Step::Done => Finished::Delivered,
-            Step::DeadLetter(reason) => Finished::DeadLetter(reason),
-            Step::RetryAt(at) => Finished::RetryAt(stored(at)),
+        let finished = match (step, blocked_head) {
+            (Step::Done, _) => Finished::Delivered,
+            (Step::Filtered, _) => Finished::Filtered,
+            (Step::DeadLetter(reason), _) => Finished::DeadLetter(reason),
+            (Step::RetryAt(at), None) => Finished::RetryAt(stored(at)),
+            (Step::RetryAt(at), Some(_)) => Finished::RetryInPlaceAt(stored(at)),
         };
+        let word = Word::from(&answer.outcome);
         let attempt = outcomes::Attempt {
             number: u16::try_from(number).unwrap_or(u16::MAX),
             started_at: flight.started_at,
@@ -270,8 +372,16 @@ impl Actor {
             response_body: answer.body,
             replica: self.options.replica.clone(),
         };
-        self.finish(id, shard, epoch, entry, attempt, finished);
-        self.change(id, |destination| destination.in_flight -= 1);
+        let delivery = entry.delivery_id;
+        self.finish(id, shard, epoch, entry, Some(attempt), finished);
+        let change = self.change(id, |destination| {
+            destination.in_flight -= 1;
+            if finished == Finished::Delivered {
+                destination.pass(delivery, now);
+            }
+            destination.conclude(flight.term, Some(word), now)
+        });
+        self.note_circuit(id, change.unwrap_or_default(), now);
     }
 
     /// Hands an outcome to the writer.
@@ -281,11 +391,14 @@ impl Actor {
         shard: u16,
         epoch: i64,
         entry: Entry,
-        attempt: outcomes::Attempt,
+        attempt: Option<outcomes::Attempt>,
         step: Finished,
     ) {
-        let kept = [&attempt.response_headers, &attempt.response_body];
-        let answer: usize = kept.into_iter().flatten().map(Bytes::len).sum();
+        let answer: usize = attempt.as_ref().map_or(0, |attempt| {
+            let kept = [&attempt.response_headers, &attempt.response_body];
+            kept.into_iter().flatten().map(Bytes::len).sum()
+        });
+        let made = entry.attempts + u32::from(attempt.is_some());
         let bytes = entry.bytes() + answer;
         self.unwritten_bytes += bytes;
         self.bytes += bytes;
@@ -298,23 +411,20 @@ impl Actor {
             connection_id: entry.connection_id,
             namespace: entry.event.namespace.clone(),
             recorded_at: entry.recorded_at,
+            attempts: u16::try_from(made).unwrap_or(u16::MAX),
             attempt,
             step,
         };
         if let Some(held) = self.shard(shard, epoch) {
             held.unwritten += 1;
         }
-        let retry_at = if let Finished::RetryAt(at) = step {
-            Some(at)
-        } else {
-            None
-        };
         self.unwritten.insert(
             (shard, epoch, entry.delivery_id),
             Unwritten {
+                destination: id,
                 entry,
                 bytes,
-                retry_at,
+                retry_at: step.retry_at(),
             },
         );
         // The writer outlives the actor.
@@ -340,8 +450,11 @@ impl Actor {
             match fate {
                 Fate::Written => match job.outcome.step {
                     Finished::Delivered => self.metrics.delivered.inc(),
+                    Finished::Filtered => self.metrics.filtered.inc(),
                     Finished::DeadLetter(_) => self.metrics.dead_letters.inc(),
-                    Finished::RetryAt(_) => self.metrics.retries.inc(),
+                    Finished::RetryAt(_) | Finished::RetryInPlaceAt(_) => {
+                        self.metrics.retries.inc()
+                    }
                 },
                 Fate::Fenced | Fate::Refused => self.metrics.outcomes_discarded.inc(),
             }
@@ -352,6 +465,19 @@ impl Actor {
             self.change(job.outcome.destination_id, |destination| {
                 destination.settle(delivery);
                 match (fate, unwritten) {
+                    // What stays in its place in the order waits there.
+                    (
+                        Fate::Written,
+                        Some(Unwritten {
+                            retry_at: Some(at), ..
+                        }),
+                    ) if matches!(job.outcome.step, Finished::RetryInPlaceAt(_)) => {
+                        if destination.is_ordered() {
+                            destination.block(delivery, at);
+                        } else {
+                            destination.note_missing(BEGINNING);
+                        }
+                    }
                     (
                         Fate::Written,
                         Some(Unwritten {
@@ -365,8 +491,11 @@ impl Actor {
                         destination.retry(entry, soon, room);
                     }
                     // Not at once: it would be refused again.
+                    (Fate::Refused, Some(_)) if destination.is_ordered() => {
+                        destination.block(delivery, soon);
+                    }
                     (Fate::Refused, Some(_)) => destination.leave_for_later(soon),
-                    _ => {}
+                    _ => destination.pass(delivery, now),
                 }
             });
             if fate == Fate::Fenced {

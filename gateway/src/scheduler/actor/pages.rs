@@ -31,12 +31,19 @@ const PAUSE: SignedDuration = SignedDuration::from_millis(250);
 /// A page that proves the end of a sweep can wait this long.
 const CONFIRM: SignedDuration = SignedDuration::from_millis(50);
 
+/// A page of an ordered destination passes over what is known of it, which costs Postgres time when that is much: then what
+/// is recorded meanwhile comes in one page.
+const MANY_PARKED: usize = 1024;
+
 impl Actor {
     pub(super) fn recorded(&mut self, batch: Batch) {
         self.handle.inbox.taken(batch.bytes);
         let now = clock::now();
         let mut elsewhere = Vec::new();
-        for Recorded { event, deliveries } in batch.events {
+        for Recorded {
+            event, deliveries, ..
+        } in batch.events
+        {
             for delivery in deliveries {
                 let id = delivery.destination_id;
                 let Some(Some(held)) = self.shards.get(usize::from(delivery.shard)) else {
@@ -56,6 +63,7 @@ impl Actor {
                     connection_id: delivery.connection_id,
                     recorded_at: stored(event.received_at),
                     attempts: 0,
+                    retry_at: None,
                     event: event.clone(),
                 };
                 let room = self.room();
@@ -106,19 +114,22 @@ impl Actor {
                 held.epoch,
                 destination.missing().filter(|key| *key != BEGINNING),
             );
+            let known = destination.is_ordered().then(|| destination.all_known());
+            let limit = if known.is_some() {
+                self.options.window
+            } else {
+                limit
+            };
             destination.begin_load();
             self.loads += 1;
             self.metrics.loads.inc();
             let (pool, messages) = (self.pool.clone(), self.messages.clone());
             tokio::spawn(async move {
-                let page = queue::head(
-                    &pool,
-                    shard,
-                    id,
-                    after,
-                    u32::try_from(limit).unwrap_or(u32::MAX),
-                )
-                .await;
+                let rows = u32::try_from(limit).unwrap_or(u32::MAX);
+                let page = match known {
+                    Some(known) => queue::head_but(&pool, shard, id, &known, rows).await,
+                    None => queue::head(&pool, shard, id, after, rows).await,
+                };
                 let _ = messages.send(Message::Page {
                     destination: id,
                     epoch,
@@ -182,12 +193,15 @@ impl Actor {
                     connection_id: pending.connection_id,
                     recorded_at: pending.recorded_at,
                     attempts: pending.attempts,
+                    retry_at: pending.retry_at,
                     event,
                 });
                 let loaded = destination.load(entries.collect(), limit, times, room, at_least_one);
                 // Also when what it has can't be sent yet: the same page would be read again and again.
                 if loaded.no_room && (destination.ready() == 0 || loaded.admitted == 0) {
                     destination.pause_until = Some(now + PAUSE);
+                } else if destination.parked() > MANY_PARKED {
+                    destination.pause_until = Some(now + CONFIRM);
                 }
                 Some(loaded)
             }

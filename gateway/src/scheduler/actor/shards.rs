@@ -9,8 +9,15 @@ use crate::{
     scheduler::destination::{BEGINNING, Destination},
 };
 use jiff::Timestamp;
-use std::{collections::HashSet, sync::atomic::Ordering};
-use store::queue;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::Ordering,
+};
+use store::{
+    Pool,
+    destination_state::{self, Reset, State},
+    queue,
+};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -24,6 +31,9 @@ pub(super) struct Shard {
     pub(super) epoch: i64,
     pub(super) trusted_until: Instant,
     pub(super) destinations: HashSet<Uuid>,
+    pub(super) gained_at: Timestamp,
+    /// What is remembered of destinations that aren't among these.
+    pub(super) states: HashMap<Uuid, State>,
     pub(super) in_flight: usize,
     pub(super) unwritten: usize,
     /// No attempt begins; it is given back when nothing is under way.
@@ -36,6 +46,28 @@ pub(super) struct Shard {
     pub(super) scanning: bool,
     /// When the next scan is due. One that is asked for during a scan follows it.
     pub(super) scan_at: Timestamp,
+}
+
+/// What a look at a shard finds.
+#[derive(Debug)]
+pub(in crate::scheduler) struct Found {
+    /// Those that have anything in the queue.
+    destinations: Vec<Uuid>,
+    /// At the first look: what the last owner remembered.
+    states: Option<Vec<State>>,
+    resets: Vec<Reset>,
+}
+
+async fn look(pool: &Pool, shard: u16, first: bool) -> store::Result<Found> {
+    let states = match first {
+        true => Some(destination_state::of_shard(pool, shard).await?),
+        false => None,
+    };
+    Ok(Found {
+        states,
+        resets: destination_state::resets(pool, shard).await?,
+        destinations: queue::destinations(pool, shard).await?,
+    })
 }
 
 impl Actor {
@@ -54,6 +86,8 @@ impl Actor {
             epoch,
             trusted_until,
             destinations: HashSet::new(),
+            gained_at: now,
+            states: HashMap::new(),
             in_flight: 0,
             unwritten: 0,
             leaving: false,
@@ -77,10 +111,17 @@ impl Actor {
         };
         held.trusted_until = until;
         if std::mem::take(&mut held.stalled) {
-            let stalled: Vec<Uuid> = held.destinations.iter().copied().collect();
-            for id in stalled {
-                self.enqueue(id);
-            }
+            self.enqueue_shard(shard);
+        }
+    }
+
+    fn enqueue_shard(&mut self, shard: u16) {
+        let Some(Some(held)) = self.shards.get(usize::from(shard)) else {
+            return;
+        };
+        let all: Vec<Uuid> = held.destinations.iter().copied().collect();
+        for id in all {
+            self.enqueue(id);
         }
     }
 
@@ -112,7 +153,7 @@ impl Actor {
         let Some(Some(held)) = self.shards.get(usize::from(shard)) else {
             return;
         };
-        if held.leaving && held.in_flight == 0 && held.unwritten == 0 {
+        if held.leaving && held.in_flight == 0 && held.unwritten == 0 && self.is_saved(shard) {
             let epoch = held.epoch;
             self.drop_shard(shard);
             // Without the leases' task nobody renews either.
@@ -165,10 +206,11 @@ impl Actor {
                 continue;
             };
             held.scan_at = next;
+            let first = !held.scanned;
             self.scans += 1;
             let (pool, messages) = (self.pool.clone(), self.messages.clone());
             tokio::spawn(async move {
-                let found = queue::destinations(&pool, shard).await;
+                let found = look(&pool, shard, first).await;
                 let _ = messages.send(Message::Scanned {
                     shard,
                     epoch,
@@ -182,7 +224,7 @@ impl Actor {
         &mut self,
         shard: u16,
         epoch: i64,
-        found: store::Result<Vec<Uuid>>,
+        found: store::Result<Found>,
         now: Timestamp,
     ) {
         self.scans -= 1;
@@ -190,7 +232,11 @@ impl Actor {
             return;
         };
         held.scanning = false;
-        let found = match found {
+        let Found {
+            destinations: found,
+            states,
+            resets,
+        } = match found {
             Ok(found) => found,
             Err(error) => {
                 tracing::debug!(%error, shard, "the queue was not looked at; will try again");
@@ -202,6 +248,10 @@ impl Actor {
         if held.scan_at <= now && !held.leaving {
             self.want_scan(shard);
         }
+        if let Some(states) = states {
+            self.restore(shard, states);
+        }
+        self.carry_out(resets, now);
         for id in &found {
             self.ensure(*id, shard, false, now);
             if let Some(destination) = self.destinations.get_mut(id) {
@@ -213,6 +263,8 @@ impl Actor {
             self.want(*id);
         }
         if first {
+            // Nothing of this shard was sent before.
+            self.enqueue_shard(shard);
             return;
         }
         let found: HashSet<Uuid> = found.into_iter().collect();
@@ -226,10 +278,15 @@ impl Actor {
             .filter(|id| !found.contains(id))
             .collect();
         for id in others {
-            if self.destinations.get(&id).is_some_and(Destination::is_idle) {
+            let idle = self.destinations.get(&id).filter(|d| d.is_idle());
+            if let Some(destination) = idle
+                && !self.is_unsaved(id)
+            {
+                let state = (!destination.is_plain()).then(|| destination.state(id, now));
                 self.drop_destination(id);
                 if let Some(held) = self.shard(shard, epoch) {
                     held.destinations.remove(&id);
+                    held.states.extend(state.map(|state| (id, state)));
                 }
             }
         }
@@ -258,6 +315,13 @@ impl Actor {
         for shard in due {
             self.want_scan(shard);
         }
+        if now < std::mem::replace(&mut self.ticked_at, now) {
+            let all: Vec<Uuid> = self.destinations.keys().copied().collect();
+            for id in all {
+                self.change(id, Destination::distrust_times);
+            }
+        }
+        self.expire(now);
         self.bury(now);
     }
 }

@@ -16,6 +16,7 @@ fn entry(seconds: i64, bytes: usize) -> Entry {
         connection_id: Uuid::nil(),
         recorded_at: at(seconds),
         attempts: 0,
+        retry_at: None,
         event: Arc::new(Event {
             id: Uuid::nil(),
             namespace: "n".into(),
@@ -39,7 +40,7 @@ fn retry(seconds: i64) -> Entry {
 }
 
 fn destination(complete: bool) -> Destination {
-    let mut destination = Destination::new(0, complete);
+    let mut destination = Destination::new(0, complete, at(0));
     let row = Arc::new(table::Destination {
         uid: Uuid::nil(),
         namespace: "n".into(),
@@ -55,9 +56,9 @@ fn destination(complete: bool) -> Destination {
                 backoff: Backoff::Fixed,
                 intervals_ms: vec![1],
                 max_retries: 1,
-                max_age_ms: None,
                 retry_on: vec![],
                 respect_retry_after: false,
+                ..Policy::default()
             },
             concurrency: 4,
             ..DestinationSpec::default()

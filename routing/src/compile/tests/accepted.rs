@@ -48,14 +48,21 @@ fn a_template_is_expanded_and_its_secrets_are_named_by_place() {
                 "verification": {
                   "scheme": {
                     "hmac": {
-                      "header": "x-hub-signature-256",
+                      "algorithm": "sha256",
+                      "signatures": [
+                        {
+                          "header": "x-hub-signature-256"
+                        }
+                      ],
                       "encoding": "hex",
                       "prefix": "sha256=",
                       "content": [
                         "body"
                       ],
                       "timestamp": null,
-                      "id_header": null
+                      "id": null,
+                      "secret": "text",
+                      "twilio": false
                     }
                   },
                   "secrets": [
@@ -110,7 +117,12 @@ spec:
                 "verification": {
                   "scheme": {
                     "hmac": {
-                      "header": "x-signature",
+                      "algorithm": "sha256",
+                      "signatures": [
+                        {
+                          "header": "x-signature"
+                        }
+                      ],
                       "encoding": "base64",
                       "prefix": "v1=",
                       "content": [
@@ -121,10 +133,15 @@ spec:
                         "body"
                       ],
                       "timestamp": {
-                        "header": "x-timestamp",
+                        "at": {
+                          "header": "x-timestamp"
+                        },
+                        "unit": "seconds",
                         "tolerance_ms": 60000
                       },
-                      "id_header": null
+                      "id": null,
+                      "secret": "text",
+                      "twilio": false
                     }
                   },
                   "secrets": [
@@ -153,7 +170,10 @@ fn what_a_destination_leaves_out_has_the_documented_defaults() {
                     "method": null,
                     "headers": [],
                     "timeout": 30000,
-                    "auth": null
+                    "auth": null,
+                    "tls": null,
+                    "template": null,
+                    "signing": null
                   }
                 },
                 "retry": {
@@ -177,9 +197,18 @@ fn what_a_destination_leaves_out_has_the_documented_defaults() {
                     "timeout",
                     "unreachable"
                   ],
-                  "respect_retry_after": true
+                  "respect_retry_after": true,
+                  "jitter_percent": 0
                 },
-                "concurrency": 20
+                "concurrency": 20,
+                "circuit": {
+                  "trip": {
+                    "in_a_row": 5
+                  },
+                  "cooldown": 60000
+                },
+                "rate_limit": null,
+                "order": null
               }
             }"#]],
     );
@@ -239,7 +268,10 @@ spec:
                         "username": 0,
                         "password": 1
                       }
-                    }
+                    },
+                    "tls": null,
+                    "template": null,
+                    "signing": null
                   }
                 },
                 "retry": {
@@ -270,9 +302,18 @@ spec:
                     },
                     "timeout"
                   ],
-                  "respect_retry_after": false
+                  "respect_retry_after": false,
+                  "jitter_percent": 0
                 },
-                "concurrency": 7
+                "concurrency": 7,
+                "circuit": {
+                  "trip": {
+                    "in_a_row": 5
+                  },
+                  "cooldown": 60000
+                },
+                "rate_limit": null,
+                "order": null
               }
             }"#]],
     );
@@ -399,6 +440,8 @@ spec:
                     }
                   ]
                 },
+                "expression": null,
+                "transform": null,
                 "retry": {
                   "backoff": "fixed",
                   "intervals_ms": [
@@ -416,7 +459,8 @@ spec:
                     "timeout",
                     "unreachable"
                   ],
-                  "respect_retry_after": true
+                  "respect_retry_after": true,
+                  "jitter_percent": 0
                 }
               }
             }"#]],

@@ -90,7 +90,7 @@ fn two_sources_exchange_their_paths_in_one_pass() {
 fn a_last_good_row_keeps_its_path_until_somebody_else_routes_by_it() {
     let mut ground = Ground::of(&source("a", "path: p"));
     ground.compile();
-    ground.apply(&source("a", "path: q, dedup: {strategy: PayloadHash}"));
+    ground.apply(&source("a", "path: q, retention: {events: 30d}"));
     ground.compile();
     assert_eq!(ground.source("shop/a").path.as_deref(), Some("p"));
     ground.apply(&source("b", "path: p"));
@@ -189,7 +189,7 @@ fn what_can_be_no_path_is_in_nobodys_way() {
 fn a_last_good_row_gives_way_to_a_path_of_another_namespace_below_its_own() {
     let mut ground = Ground::of(&source("a", "path: p"));
     ground.compile();
-    ground.apply(&source("a", "path: q, dedup: {strategy: PayloadHash}"));
+    ground.apply(&source("a", "path: q, retention: {events: 30d}"));
     ground.apply(&source("b", "path: p/x"));
     ground.compile();
     assert_eq!(ground.source("shop/a").path.as_deref(), Some("p"));
@@ -215,7 +215,7 @@ fn rows_of_an_earlier_version_that_lie_within_each_other_are_put_right_at_the_st
         rows.extend(ground.compiler.rows().cloned());
     }
     // Also when the owner doesn't compile just now.
-    for broken in ["", ", dedup: {strategy: PayloadHash}"] {
+    for broken in ["", ", retention: {events: 30d}"] {
         let mut ground = Ground::new();
         ground.compiler = Compiler::new(rows.clone());
         ground.apply(&source("victim", &format!("path: billing{broken}")));

@@ -145,10 +145,13 @@ fn a_wrong_address_is_told_with_its_place() {
             Source/shop/x routes nothing
         "#]],
     );
-    check("{ipFilter: {deny: [], allow: []}}", expect![[r#"
+    check(
+        "{ipFilter: {deny: [], allow: []}}",
+        expect![[r#"
         Source/shop/x Accepted UnsupportedValue: spec.ipFilter: a filter of nothing lets everything in; name addresses in `deny` or `allow`, or leave `ipFilter` out
         Source/shop/x routes nothing
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -187,10 +190,13 @@ fn an_origin_that_no_browser_sends_is_told() {
             Source/shop/x routes nothing
         "#]],
     );
-    check("{cors: {allowOrigins: []}}", expect![[r#"
+    check(
+        "{cors: {allowOrigins: []}}",
+        expect![[r#"
         Source/shop/x Accepted UnsupportedValue: spec.cors.allowOrigins: CORS without an origin allows nothing; name one, as `https://app.example.com`, or leave `cors` out
         Source/shop/x routes nothing
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -206,8 +212,11 @@ fn an_answer_that_cannot_be_given_is_told() {
             Source/shop/x routes nothing
         "#]],
     );
-    check("{response: {status: 302}}", expect![[r#"
+    check(
+        "{response: {status: 302}}",
+        expect![[r#"
         Source/shop/x Accepted UnsupportedValue: spec.response.status: 302 says that the event wasn't taken, but it was; write 200 to 299
         Source/shop/x routes nothing
-    "#]]);
+    "#]],
+    );
 }

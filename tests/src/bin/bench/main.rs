@@ -16,11 +16,14 @@ mod receiver;
 mod report;
 mod room;
 mod scenarios;
+mod transform;
 
 use anyhow::Context;
 use report::Report;
 
 fn main() -> anyhow::Result<()> {
+    // The pool's children are this binary too.
+    sandbox::child_main_if_asked();
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     rustls::crypto::ring::default_provider()
         .install_default()
@@ -46,6 +49,9 @@ async fn run(wanted: &[String]) -> anyhow::Result<Report> {
     }
     if wants("filters") {
         filters::run(&mut report)?;
+    }
+    if wants("transform") {
+        transform::run(&mut report).await?;
     }
     if !["ingest", "delivery", "latency", "drain", "publish"]
         .into_iter()

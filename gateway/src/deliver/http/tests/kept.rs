@@ -27,6 +27,7 @@ impl Sender {
             event: &self.event,
             number,
             now: now(),
+            set: None,
         };
         self.target.send(&self.client, attempt).await
     }

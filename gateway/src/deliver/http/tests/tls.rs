@@ -48,6 +48,7 @@ async fn attempt(client: &Client, url: String) -> Answer {
         event: &event,
         number: 1,
         now: now(),
+        set: None,
     };
     Target::prepare(&spec(url), &[], "shop")
         .unwrap()
@@ -211,4 +212,106 @@ async fn a_stream_that_an_http_2_receiver_resets_is_its_answer() {
     attempt(&client, url()).await;
     let answer = attempt(&client, url()).await;
     assert_eq!(answer.outcome, Outcome::Unreachable);
+}
+
+const CLIENTS: &[u8] = include_bytes!("tls/client-ca.pem");
+const CLIENT: &[u8] = include_bytes!("tls/client.pem");
+const CLIENT_KEY: &[u8] = include_bytes!("tls/client.key");
+
+/// Admits only those who show a certificate of `client-ca.pem`.
+fn strict() -> ServerConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(CLIENTS).unwrap())
+        .unwrap();
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        Arc::new(roots),
+        provider.clone(),
+    )
+    .build()
+    .unwrap();
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(GOOD).unwrap()],
+            PrivateKeyDer::from_pem_slice(include_bytes!("tls/server.key")).unwrap(),
+        )
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
+}
+
+/// With an authority, a certificate and its key of its own, as far as there are any.
+async fn identified(client: &Client, url: String, ca: bool, certificate: bool) -> Answer {
+    let secrets = [AUTHORITY, CLIENT, CLIENT_KEY].map(Secret::new);
+    let spec = HttpSpec {
+        tls: Some(routing::row::Tls {
+            ca: ca.then_some(SecretIndex(0)),
+            certificate: certificate.then_some(SecretIndex(1)),
+            key: certificate.then_some(SecretIndex(2)),
+        }),
+        ..spec(url)
+    };
+    let event = event(b"", "x");
+    let attempt = Attempt {
+        event: &event,
+        number: 1,
+        now: now(),
+        set: None,
+    };
+    Target::prepare(&spec, &secrets, "shop")
+        .unwrap()
+        .send(client, attempt)
+        .await
+}
+
+#[tokio::test]
+async fn a_private_authority_and_a_client_certificate_are_a_destinations_own() {
+    let mut receiver = Receiver::tls(strict(), yes).await;
+    let client = client();
+    let url = || receiver.url_by_name();
+    let answer = identified(&client, url(), true, true).await;
+    assert_eq!(
+        answer.outcome,
+        Outcome::Delivered { status: 200 },
+        "{:?}",
+        answer.error
+    );
+    // Another destination of the same certificates uses the same connection.
+    let answer = identified(&client, url(), true, true).await;
+    assert_eq!(
+        (answer.outcome, answer.timings.tls_us),
+        (Outcome::Delivered { status: 200 }, None)
+    );
+    // Its connections are not for those without the certificate, nor for those who don't trust it.
+    let answer = identified(&client, url(), true, false).await;
+    assert_eq!(answer.outcome, Outcome::Unreachable);
+    assert!(
+        answer.error.as_ref().unwrap().contains("ertificate"),
+        "{answer:?}"
+    );
+    for (ca, certificate) in [(false, true), (false, false)] {
+        let answer = identified(&client, url(), ca, certificate).await;
+        assert_eq!(answer.outcome, Outcome::Unreachable);
+        assert!(
+            answer.error.as_ref().unwrap().contains("not trusted here"),
+            "{answer:?}"
+        );
+    }
+    assert_eq!(receiver.rest().len(), 2);
+}
+
+#[test]
+fn a_certificate_without_its_key_is_refused_when_the_destination_is_made_ready() {
+    let other = include_bytes!("tls/server.key");
+    let refused = |ca: Option<&[u8]>, certificate| {
+        crate::egress::Identity::new(ca, certificate)
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(refused(None, Some((CLIENT, &other[..]))).contains("can't be used together"));
+    assert!(refused(Some(b"nothing"), None).contains("no certificate of an authority"));
 }
