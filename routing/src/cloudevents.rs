@@ -274,6 +274,12 @@ pub fn write(
         .then(|| serde_json::from_slice(body).ok())
         .flatten()
         .filter(|event| check(event).is_ok());
+    // A transform made something else of it.
+    let json = HeaderValue::from_static("application/json");
+    let content_type = match is_event && event.is_none() {
+        true => headers.insert(CONTENT_TYPE, json.clone()).map(|_| &json),
+        false => content_type,
+    };
     match (event, mode) {
         (Some(_), Mode::Structured) => structured(body.clone()),
         (Some(Value::Object(event)), Mode::Binary) => unpacked(&event, body),

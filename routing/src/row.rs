@@ -9,7 +9,7 @@
 use crate::{
     admission,
     compile::{DEFAULT_CONCURRENCY, DEFAULT_MAX_BODY_BYTES, DEFAULT_TIMEOUT},
-    dedup, delivery, filter, payload, retry, schema,
+    cloudevents, dedup, delivery, filter, payload, retry, schema,
     secret::Secret,
     sign, transform, verify,
 };
@@ -272,6 +272,8 @@ pub struct HttpSpec {
     pub tls: Option<Tls>,
     /// `None`: the body goes as it is.
     pub template: Option<payload::Template>,
+    /// `None`: as it was published.
+    pub cloud_events: Option<cloudevents::Mode>,
     pub signing: Option<sign::Signing>,
 }
 
@@ -286,6 +288,7 @@ impl Default for HttpSpec {
             auth: None,
             tls: None,
             template: None,
+            cloud_events: None,
             signing: None,
         }
     }

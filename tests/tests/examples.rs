@@ -18,6 +18,7 @@ macro_rules! trials {
 }
 
 trials! {
+    cloudevents = "cloudevents",
     custom_response = "custom-response",
     deduplication = "deduplication",
     destination_templates = "destination-templates",
@@ -26,8 +27,10 @@ trials! {
     ip_filter = "ip-filter",
     quickstart = "quickstart",
     rate_limited_source = "rate-limited-source",
+    scheduled = "scheduled",
     schema = "schema",
     signing = "signing",
+    topics = "topics",
     transforms = "transforms",
     verification_by_hand = "verification-hmac",
     verification_by_template = "verification-templates",
