@@ -1,7 +1,7 @@
 # Everything a person or CI does here. `make` alone prints this list.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test node-trial check bench image generate clean-servers
+.PHONY: help demo test node-trial check bench fuzz image generate clean-servers
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -32,6 +32,10 @@ bench: ## release build; prints a table of what it measured and writes target/be
 
 generate: ## writes the generated files anew (CRDs in the chart)
 	UPDATE_EXPECT=1 cargo test --quiet -p crds
+
+fuzz: ## searches each parser of a sender's bytes for a minute; needs nightly and cargo-fuzz (a short run is part of `test`)
+	@for target in $$(ls fuzz/seeds); do mkdir -p fuzz/corpus/$$target; \
+	  cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target --features libfuzzer -- -max_total_time=60 || exit 1; done
 
 image: ## the container image, by docker or podman
 	docker build -t hookstream:dev .

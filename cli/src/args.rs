@@ -1,7 +1,10 @@
 //! The command line. Every help line says the default and the unit.
 
 use clap::{Args, Parser, Subcommand};
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -143,6 +146,15 @@ pub struct Trial {
     /// What follows the source's key in the URL, with its query: /a/b?c=d [default: empty]
     #[arg(long, default_value = "", hide_default_value = true, value_parser = path)]
     pub path: String,
+
+    /// The address that sends it [default: 127.0.0.1]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1",
+        hide_default_value = true
+    )]
+    pub from: IpAddr,
 }
 
 fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), String> {

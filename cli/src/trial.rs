@@ -1,8 +1,10 @@
-//! `hookstream test`: one event through verification, filters and transforms, without a server.
+//! `hookstream test`: one event through all that a source and its connections do to it, without a server.
 //!
 //! The very code of the gateway decides: `Table::source`, `Verifier::verify`, `Source::route`. Exit 0 when the event
-//! would be recorded, also when no connection takes it; 1 when it would be refused.
+//! would be recorded, also when no connection takes it; 1 when it would be refused. What depends on other requests (the
+//! rate limit, whether the event is a copy) or on the network (keys that are elsewhere) is said, and not decided.
 
+mod source;
 mod steps;
 
 use crate::{args, engine::Engine, lint::Checked};
@@ -11,11 +13,7 @@ use routing::{
     EventView, Table,
     table::{Connection, Source},
 };
-use std::{
-    io::Read,
-    net::{IpAddr, Ipv4Addr},
-    process::ExitCode,
-};
+use std::{io::Read, process::ExitCode};
 
 /// Of the event file. The gateway's own limit is the source's.
 const MAX_EVENT_BYTES: u64 = 256 * 1024 * 1024;
@@ -40,27 +38,19 @@ pub(crate) fn run(options: &args::Trial) -> Result<ExitCode> {
         headers.append(name.clone(), value.clone());
     }
     let (path, query) = options.path.split_once('?').unwrap_or((&options.path, ""));
-    let event = EventView::new(
-        &options.method,
-        path,
-        query,
-        &headers,
-        &body,
-        IpAddr::V4(Ipv4Addr::LOCALHOST),
-    );
+    let event = EventView::new(&options.method, path, query, &headers, &body, options.from);
     println!("source        {} ({})", source.name, source.id);
-    if let Some(reason) = refused(source, &event) {
-        println!("refused       {reason}");
-        return Ok(ExitCode::FAILURE);
-    }
-    println!(
-        "accepted      {}",
-        if source.verifier.is_some() {
-            "the signature is right"
-        } else {
-            "this source verifies nothing"
+    match source::judge(source, &event) {
+        Ok(steps) => {
+            for (step, said) in steps {
+                println!("{step:<12}  {said}");
+            }
         }
-    );
+        Err(refused) => {
+            println!("refused       {refused}");
+            return Ok(ExitCode::FAILURE);
+        }
+    }
     matched(
         &table,
         source,
@@ -107,34 +97,6 @@ fn find<'t>(
     table.source(&key).map(|(source, _)| &**source)
 }
 
-/// Why the gateway would refuse the event, in its own words.
-fn refused(source: &Source, event: &EventView<'_>) -> Option<String> {
-    if source.suspended {
-        return Some("the source is suspended: 409".into());
-    }
-    if !source.methods.is_empty() && !source.methods.contains(event.method) {
-        return Some(format!(
-            "{} is not among the source's methods: 405",
-            event.method
-        ));
-    }
-    if event.body.len() as u64 > source.max_body_bytes {
-        return Some(format!(
-            "the body has {} bytes, the source takes {}: 413",
-            event.body.len(),
-            source.max_body_bytes
-        ));
-    }
-    match source
-        .verifier
-        .as_ref()
-        .map(|verifier| verifier.verify(event, service::clock::now(), None))
-    {
-        Some(Err(reason)) => Some(format!("{}: 401", reason.message())),
-        Some(Ok(_)) | None => None,
-    }
-}
-
 fn matched(
     table: &Table,
     source: &Source,
@@ -157,7 +119,10 @@ fn matched(
         } else if connection.suspended {
             "suspended".to_owned()
         } else {
-            "filtered out".to_owned()
+            match connection.matcher.objection(event) {
+                Some(objection) => format!("filtered out  {objection}"),
+                None => "filtered out".to_owned(),
+            }
         };
         println!("connection    {}  {verdict}", connection.name);
         if takes {

@@ -15,6 +15,7 @@
 //! pass, without asking each.
 
 mod compare;
+mod explain;
 mod index;
 mod look;
 mod path;
@@ -23,6 +24,7 @@ mod pattern;
 mod tests;
 
 pub use compare::Scalar;
+pub use explain::Objection;
 pub use index::Index;
 pub use path::{Path, Segment};
 pub use pattern::Pattern;

@@ -318,6 +318,77 @@ async fn test_tells_what_would_happen_to_an_event() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn test_shows_step_by_step_what_becomes_of_an_event() -> Result<()> {
+    let place = Place::new()?;
+    let event = place.root.join("event.json");
+    let order = r#"{"id":"o1","vip":false,"customer":{"name":"Jo","country":"NL"},"card":{"country":"US"},"lines":[{"sku":"a","price":300,"quantity":2}]}"#;
+    for (folder, source, body, code, words) in [
+        (
+            "transforms",
+            "orders",
+            order,
+            0,
+            &[
+                "orders-to-warehouse  takes it",
+                r#"{"id":"o1","total":600,"skus":["a"]}"#,
+                "orders-to-chat  filtered out  `body.vip eq true` does not hold",
+                "expression  of the body (input Body) gives true",
+            ][..],
+        ),
+        (
+            "schema",
+            "orders",
+            r#"{"type":"order.paid","order":{"amount":-1}}"#,
+            1,
+            &["refused", "/order/amount: ", "(minimum)", "422"],
+        ),
+        (
+            "schema",
+            "old-orders",
+            "[1]",
+            0,
+            &["schema", "recorded with a mark"],
+        ),
+        (
+            "deduplication",
+            "orders",
+            r#"{"order":{}}"#,
+            0,
+            &["dedup", "always taken as new"],
+        ),
+        (
+            "ip-filter",
+            "office",
+            "{}",
+            1,
+            &["192.0.2.9 may not send", "403"],
+        ),
+    ] {
+        fs::write(&event, body)?;
+        let event = event.to_str().context("UTF-8")?;
+        let folder = format!("{}/../examples/{folder}", env!("CARGO_MANIFEST_DIR"));
+        let output = place
+            .run(&[
+                "test",
+                "-f",
+                &folder,
+                "--source",
+                source,
+                "--event",
+                event,
+                "--from",
+                "192.0.2.9",
+            ])
+            .await?;
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        for word in words {
+            assert!(said(&output).contains(word), "{word} in {}", said(&output));
+        }
+    }
+    Ok(())
+}
+
 /// A source without verification, a destination that retries every second, and a connection between them.
 fn manifests(path: &str, destination: &str) -> String {
     format!(

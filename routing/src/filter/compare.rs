@@ -197,6 +197,15 @@ pub enum Scalar {
 }
 
 impl Scalar {
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        match self {
+            Scalar::Null => serde_json::Value::Null,
+            Scalar::Bool(flag) => (*flag).into(),
+            Scalar::Number(number) => number.clone().into(),
+            Scalar::Text(text) => text.as_str().into(),
+        }
+    }
+
     /// The key of all values that equal it; `None`: there are none.
     pub(super) fn key(&self, path: PathKey) -> Option<u64> {
         match self {

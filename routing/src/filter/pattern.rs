@@ -34,6 +34,10 @@ pub struct Pattern {
 }
 
 impl Pattern {
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// The error says where it is wrong and what to write.
     pub fn parse(text: &str) -> Result<Pattern, String> {
         let syntax = regex_syntax::ParserBuilder::new()

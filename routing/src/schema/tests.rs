@@ -29,7 +29,7 @@ fn each_misfit_is_told_with_its_place_and_keyword() {
     );
     assert_eq!(
         misfits(&order, json!({"type": 1, "data": {"n": 0}})),
-        ["/type type", "/data/n minimum"]
+        ["/data/n minimum", "/type type"]
     );
     assert_eq!(misfits(&order, json!({"type": "a"})), [" required"]);
     let message = &order.misfits(Some(&json!([])))[0].message;

@@ -102,7 +102,7 @@ fn route(source: &Arc<Source>, body: &[u8], expected: usize) -> anyhow::Result<(
 }
 
 /// The median of 21 turns of a few milliseconds each.
-fn nanoseconds(act: impl Fn() -> usize) -> f64 {
+pub(crate) fn nanoseconds(act: impl Fn() -> usize) -> f64 {
     let start = clock::instant();
     black_box(act());
     let once = start.elapsed().as_nanos().max(1);
@@ -128,7 +128,7 @@ fn source(table: &Table) -> anyhow::Result<&Arc<Source>> {
 }
 
 /// About 1 KiB, as an order has.
-fn body() -> Vec<u8> {
+pub(crate) fn body() -> Vec<u8> {
     let lines: Vec<Value> = (0..12)
         .map(|n| json!({"sku": format!("article-{n}"), "quantity": n, "price": 19.99, "currency": "EUR"}))
         .collect();

@@ -1,6 +1,9 @@
 //! The gateway as it ships: the release binary, a process of its own, on a database with published routes.
 
-use crate::{load::Template, room::Room};
+use crate::{
+    load::{STAMP, Template},
+    room::Room,
+};
 use anyhow::Context;
 use hmac::{Hmac, KeyInit, Mac};
 use routing::{compile::Compiler, row::Row, secret::Secret};
@@ -155,6 +158,17 @@ impl Gateway {
         object("Destination", 2, spec, generation)
     }
 
+    /// A signed POST of this body to another source, with an id that differs each time.
+    pub(crate) fn request_to(&self, source: &str, body: &[u8]) -> Template {
+        let signature = sign(body);
+        Template::post(
+            self.address,
+            &format!("/v1/ingest/{source}"),
+            &format!("x-signature: v1={signature}\r\nx-id: {STAMP}\r\n"),
+            body,
+        )
+    }
+
     /// A signed POST of this body.
     pub(crate) fn request(&self, body: &[u8]) -> Template {
         Template::post(
@@ -210,7 +224,7 @@ pub(crate) fn sign(body: &[u8]) -> String {
     hex::encode(mac.finalize().into_bytes())
 }
 
-fn object(kind: &str, series: u128, spec: Value, generation: i64) -> Value {
+pub(crate) fn object(kind: &str, series: u128, spec: Value, generation: i64) -> Value {
     let name = match kind {
         "Source" => "bench",
         "Destination" => "sink",

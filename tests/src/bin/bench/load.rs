@@ -16,21 +16,29 @@ use std::{
 };
 use tokio::{io::AsyncWriteExt, time::Instant};
 
-/// A request that is the same every time, but for the 16 hex digits at `stamp` in its body.
+/// A request that is the same every time, but for the 16 hex digits at `stamp`, which count in the closed loop.
 #[derive(Clone)]
 pub(crate) struct Template {
     pub(crate) address: SocketAddr,
     pub(crate) bytes: Arc<[u8]>,
+    stamp: Option<usize>,
 }
+
+/// What the digits replace.
+pub(crate) const STAMP: &str = "0123456789abcdef";
 
 impl Template {
     /// A POST with these headers (`name: value\r\n` lines) and body.
     pub(crate) fn post(address: SocketAddr, path: &str, headers: &str, body: &[u8]) -> Template {
         let mut bytes = format!("POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{headers}\r\n", body.len()).into_bytes();
         bytes.extend_from_slice(body);
+        let stamp = bytes
+            .windows(STAMP.len())
+            .position(|w| w == STAMP.as_bytes());
         Template {
             address,
             bytes: bytes.into(),
+            stamp,
         }
     }
 }
@@ -61,11 +69,17 @@ pub(crate) async fn closed(
     for _ in 0..connections {
         let template = template.clone();
         senders.spawn(async move {
+            let mut bytes = template.bytes.to_vec();
+            let mut turn: u64 = rand::random();
             let (mut reader, mut writer) = http1::connect(template.address).await?;
             let (mut accepted, mut refused, mut micros) = (0, 0, histogram());
             while Instant::now() < end {
+                if let Some(at) = template.stamp {
+                    bytes[at..at + STAMP.len()].copy_from_slice(format!("{turn:016x}").as_bytes());
+                    turn += 1;
+                }
                 let sent = Instant::now();
-                writer.write_all(&template.bytes).await?;
+                writer.write_all(&bytes).await?;
                 let Some(message) = reader.next().await? else {
                     anyhow::bail!("the gateway closed a connection")
                 };

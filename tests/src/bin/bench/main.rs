@@ -7,7 +7,9 @@
 //! Prints a table, writes `target/bench.json`, and ends with 1 if a figure falls short of its goal.
 
 mod baseline;
+mod checks;
 mod compile;
+mod dedup;
 mod filters;
 mod gateway;
 mod http1;
@@ -15,6 +17,7 @@ mod load;
 mod receiver;
 mod report;
 mod room;
+mod rules;
 mod scenarios;
 mod transform;
 
@@ -50,12 +53,17 @@ async fn run(wanted: &[String]) -> anyhow::Result<Report> {
     if wants("filters") {
         filters::run(&mut report)?;
     }
+    if wants("checks") {
+        checks::run(&mut report)?;
+    }
     if wants("transform") {
         transform::run(&mut report).await?;
     }
-    if !["ingest", "delivery", "latency", "drain", "publish"]
-        .into_iter()
-        .any(wants)
+    if ![
+        "ingest", "rules", "delivery", "latency", "drain", "publish", "dedup",
+    ]
+    .into_iter()
+    .any(wants)
     {
         return Ok(report);
     }
@@ -69,6 +77,9 @@ async fn run(wanted: &[String]) -> anyhow::Result<Report> {
     if wants("ingest") {
         scenarios::ingest(&room, baseline, &mut report).await?;
     }
+    if wants("rules") {
+        rules::run(&room, &mut report).await?;
+    }
     if wants("delivery") {
         scenarios::delivery(&room, baseline, &mut report).await?;
     }
@@ -81,6 +92,9 @@ async fn run(wanted: &[String]) -> anyhow::Result<Report> {
     }
     if wants("publish") {
         scenarios::publish(&room, &mut report).await?;
+    }
+    if wants("dedup") {
+        dedup::run(&room, &mut report).await?;
     }
     room.stop().await?;
     Ok(report)
