@@ -109,6 +109,10 @@ pub fn check(event: &Value) -> Result<(), String> {
             ));
         }
     }
+    let content_type = event.get("datacontenttype").and_then(Value::as_str);
+    if content_type.is_some_and(|text| HeaderValue::from_str(text).is_err() || text != text.trim()) {
+        return Err("the attribute `datacontenttype` can't be a `Content-Type`".to_owned());
+    }
     match event.get("time") {
         None | Some(Value::Null) => {}
         Some(Value::String(time)) if time.parse::<Timestamp>().is_ok() => {}
@@ -172,7 +176,7 @@ pub fn from_binary(headers: &HeaderMap, body: &[u8]) -> Result<Bytes, String> {
             continue;
         };
         attribute_name(attribute)?;
-        if matches!(attribute, "datacontenttype" | "data" | "database64") {
+        if matches!(attribute, "datacontenttype" | "data") {
             return Err(format!(
                 "the header `{name}` means nothing: the body is the data, and `Content-Type` says what it is"
             ));

@@ -125,5 +125,6 @@ fn recorded(keyed: bool) -> Recorded {
             key: Uuid::from_u128(rand::random()),
             window: Duration::from_secs(3600),
         }),
+        claim: None,
     }
 }
