@@ -110,7 +110,8 @@ pub fn check(event: &Value) -> Result<(), String> {
         }
     }
     let content_type = event.get("datacontenttype").and_then(Value::as_str);
-    if content_type.is_some_and(|text| HeaderValue::from_str(text).is_err() || text != text.trim()) {
+    if content_type.is_some_and(|text| HeaderValue::from_str(text).is_err() || text != text.trim())
+    {
         return Err("the attribute `datacontenttype` can't be a `Content-Type`".to_owned());
     }
     match event.get("time") {

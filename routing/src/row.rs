@@ -7,9 +7,9 @@
 //! that an older operator didn't write has its default.
 
 use crate::{
-    admission,
+    admission, cloudevents,
     compile::{DEFAULT_CONCURRENCY, DEFAULT_MAX_BODY_BYTES, DEFAULT_TIMEOUT},
-    cloudevents, dedup, delivery, filter, payload, retry, schema,
+    dedup, delivery, filter, payload, retry, schema,
     secret::Secret,
     sign, transform, verify,
 };

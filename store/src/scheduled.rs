@@ -110,7 +110,7 @@ pub async fn next_due_in(pool: &Pool) -> Result<Option<Duration>> {
 pub async fn count(pool: &Pool, most: u32) -> Result<u64> {
     let mut session = pool.session().await?;
     let query = pool
-        .query("SELECT count(*) AS pending FROM (SELECT FROM scheduled ORDER BY due_at LIMIT $1) AS some")
+        .query("SELECT count(*) AS pending FROM (SELECT FROM scheduled ORDER BY due_at LIMIT $1) AS counted")
         .bind(i64::from(most));
     let row = query.one(&mut session).await?;
     session.done().await?;

@@ -105,7 +105,7 @@ async fn a_publication_is_recorded_with_its_deliveries_and_without_its_key() {
     let metrics = test.gateway.metrics();
     for line in [
         "hookstream_ingest_accepted_total{namespace=\"default\",source=\"topic/orders\"} 2",
-        "hookstream_recorder_deliveries_total 4",
+        "hookstream_deliveries_recorded_total 4",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
