@@ -291,8 +291,9 @@ impl<B: Book> Writer<B> {
     ) -> Vec<Result<Kept, Refusal>> {
         let start = |entry: usize| entry.checked_sub(1).map_or(0, |before| ends[before]);
         let mut results = Vec::with_capacity(ends.len());
-        let mut parts = vec![0..ends.len()];
-        while let Some(entries) = parts.pop() {
+        let mut parts = Vec::from_iter([(0, ends.len())]);
+        while let Some((first, last)) = parts.pop() {
+            let entries = first..last;
             let from = start(entries.start);
             let part = &recorded[from..start(entries.end)];
             match self.record_part(part).await {
@@ -303,8 +304,8 @@ impl<B: Book> Writer<B> {
                     results.extend(firsts.map(first).map(Ok));
                 }
                 Err(store::Error::Data(_)) if entries.len() > 1 => {
-                    let middle = entries.start + entries.len() / 2;
-                    parts.extend([middle..entries.end, entries.start..middle]);
+                    let middle = first + entries.len() / 2;
+                    parts.extend([(middle, last), (first, middle)]);
                 }
                 Err(store::Error::Data(source)) => {
                     let event = &part[0].event;
