@@ -8,7 +8,7 @@
 //! Where an event goes is decided when it is due, by the subscriptions of that time.
 
 use crate::{
-    ingest::deliveries,
+    ingest::{deliveries, mark_ordered},
     metrics::Metrics,
     recorder::HandOver,
     table,
@@ -75,7 +75,7 @@ impl Wakes {
             started: false,
         };
         [
-            tasks::leased(duty, leases, EVERY, self.due.clone(), metrics, token),
+            tasks::woken(duty, leases, EVERY, self.due.clone(), metrics, token),
             task::spawn(
                 tell,
                 QUIET,
@@ -281,8 +281,10 @@ fn event_of(
         body: scheduled.body.clone(),
         remote_addr: scheduled.remote_addr,
     };
+    let mut deliveries = deliveries(event.id, matched, shards);
+    mark_ordered(&mut deliveries, table);
     Recorded {
-        deliveries: deliveries(event.id, matched, shards),
+        deliveries,
         event: Arc::new(event),
         verification: Verification::Verified,
         ..Recorded::default()

@@ -16,7 +16,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use store::{Lease, Pool, dedup, idempotency, lease, partitions, queue};
+use store::{Lease, Pool, dedup, destination_state, idempotency, lease, partitions, queue};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -287,6 +287,34 @@ impl Duty for Answers {
     fn relieved(&mut self) {}
 }
 
+/// Forgets what was remembered of destinations that were deleted.
+pub struct DestinationStates {
+    pub pool: Pool,
+}
+
+const DESTINATION_STATES_EVERY: Duration = Duration::from_secs(600);
+
+/// Statements of one sweep, of a thousand rows each. What remains waits for the next.
+const DESTINATION_STATES_SWEEP: usize = 100;
+
+impl Duty for DestinationStates {
+    const NAME: &'static str = "destination_states";
+
+    async fn perform(&mut self) -> anyhow::Result<()> {
+        for _ in 0..DESTINATION_STATES_SWEEP {
+            let gone = destination_state::forget(&self.pool)
+                .await
+                .context("forgetting deleted destinations")?;
+            if gone == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn relieved(&mut self) {}
+}
+
 /// What each replica measures of itself.
 struct Measure {
     pool: Pool,
@@ -345,6 +373,7 @@ pub fn start(
         pool: pool.clone(),
         metrics: metrics.clone(),
     };
+    let destination_states = DestinationStates { pool: pool.clone() };
     let measure = Measure {
         pool: pool.clone(),
         ingest,
@@ -352,21 +381,14 @@ pub fn start(
         metrics: metrics.clone(),
     };
     vec![
+        leased(partitions, leases, PARTITIONS_EVERY, metrics, token),
+        leased(depth, leases, DEPTH_EVERY, metrics, token),
+        leased(dedup, leases, DEDUP_EVERY, metrics, token),
+        leased(answers, leases, ANSWERS_EVERY, metrics, token),
         leased(
-            partitions,
+            destination_states,
             leases,
-            PARTITIONS_EVERY,
-            Arc::default(),
-            metrics,
-            token,
-        ),
-        leased(depth, leases, DEPTH_EVERY, Arc::default(), metrics, token),
-        leased(dedup, leases, DEDUP_EVERY, Arc::default(), metrics, token),
-        leased(
-            answers,
-            leases,
-            ANSWERS_EVERY,
-            Arc::default(),
+            DESTINATION_STATES_EVERY,
             metrics,
             token,
         ),
@@ -380,8 +402,18 @@ pub fn start(
     ]
 }
 
+fn leased<D: Duty>(
+    duty: D,
+    leases: &Leases,
+    every: Duration,
+    metrics: &Metrics,
+    token: &CancellationToken,
+) -> JoinHandle<()> {
+    woken(duty, leases, every, Arc::default(), metrics, token)
+}
+
 /// Starts a duty: it is performed at least so often, and whenever `wake` says so, by the replica that holds its lease.
-pub fn leased<D: Duty>(
+pub fn woken<D: Duty>(
     duty: D,
     leases: &Leases,
     every: Duration,

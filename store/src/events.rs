@@ -72,6 +72,9 @@ pub struct NewDelivery {
     pub connection_id: Uuid,
     pub destination_id: Uuid,
     pub shard: u16,
+    /// Its destination keeps an order: its place in the queue is by the database's clock, which all replicas share, and so
+    /// behind all that were committed before, whichever replica took them.
+    pub ordered: bool,
 }
 
 /// An event with the deliveries that it matched; none is possible.
@@ -162,9 +165,12 @@ pub(crate) const RECORD: &str = concat!(
     RETURNING id, duplicate_of
 ), queued AS (
     INSERT INTO queue (shard, destination_id, due_at, delivery_id, event_id, connection_id, namespace, attempts, recorded_at)
-    SELECT shard, destination_id, due_at, delivery_id, event_id, connection_id, namespace, 0, due_at
-    FROM unnest($12::smallint[], $13::uuid[], $14::timestamptz[], $15::uuid[], $16::uuid[], $17::uuid[], $18::text[])
-        AS d (shard, destination_id, due_at, delivery_id, event_id, connection_id, namespace)
+    SELECT shard, destination_id, due, delivery_id, event_id, connection_id, namespace, 0, due
+    FROM (
+        SELECT *, coalesce(due_at, clock_timestamp()) AS due
+        FROM unnest($12::smallint[], $13::uuid[], $14::timestamptz[], $15::uuid[], $16::uuid[], $17::uuid[], $18::text[])
+            AS u (shard, destination_id, due_at, delivery_id, event_id, connection_id, namespace) OFFSET 0
+    ) d
     WHERE coalesce(d.event_id IN (SELECT id FROM recorded WHERE duplicate_of IS NULL), false)
     ON CONFLICT DO NOTHING
 )
@@ -174,7 +180,8 @@ FROM claimed"
 );
 
 /// Records a batch in one statement, and returns for each event what became of it. A duplicate is recorded as such and gets
-/// no deliveries. The deliveries are due at their event's `received_at`.
+/// no deliveries. The deliveries are due at their event's `received_at`, or, where there is an order, at the moment in
+/// which they are written, in the order of the batch.
 ///
 /// Of events with the same key in one batch the first is the first, and of requests the first claims. Two batches that
 /// share a key wait for each other, in the order of the keys, so they never wait in a circle.
@@ -225,7 +232,11 @@ pub(crate) async fn record_within(
         .bind(events().map(|e| e.remote_addr.to_string()).bind_iter())
         .bind(deliveries().map(|(_, d)| shard_to_sql(d.shard)).bind_iter())
         .bind(deliveries().map(|(_, d)| d.destination_id).bind_iter())
-        .bind(deliveries().map(|(e, _)| to_sql(e.received_at)).bind_iter())
+        .bind(
+            deliveries()
+                .map(|(e, d)| (!d.ordered).then(|| to_sql(e.received_at)))
+                .bind_iter(),
+        )
         .bind(deliveries().map(|(_, d)| d.id).bind_iter())
         .bind(deliveries().map(|(e, _)| e.id).bind_iter())
         .bind(deliveries().map(|(_, d)| d.connection_id).bind_iter())

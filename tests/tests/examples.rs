@@ -18,6 +18,7 @@ macro_rules! trials {
 }
 
 trials! {
+    circuit_breaker = "circuit-breaker",
     cloudevents = "cloudevents",
     custom_response = "custom-response",
     deduplication = "deduplication",
@@ -25,7 +26,9 @@ trials! {
     filters = "filters",
     http_auth = "http-auth",
     ip_filter = "ip-filter",
+    ordering = "ordering",
     quickstart = "quickstart",
+    rate_limit = "rate-limit",
     rate_limited_source = "rate-limited-source",
     scheduled = "scheduled",
     schema = "schema",

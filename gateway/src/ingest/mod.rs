@@ -357,13 +357,14 @@ impl Ingest {
             Judged::Record(record) => record,
             Judged::Reply(reply) => return Ok(Taken::Replied(reply)),
         };
-        let recorded = self.recorded(
+        let mut recorded = self.recorded(
             record,
             &source,
             &counts,
             applied.head.revision,
             ready.shards,
         );
+        mark_ordered(&mut recorded.deliveries, &applied.table);
         let mut accepted = Accepted {
             event_id: recorded.event.id,
             duplicate: false,
@@ -522,8 +523,17 @@ pub(crate) fn deliveries(
         connection_id,
         destination_id,
         shard: routing::shard::of(destination_id, shards),
+        ordered: false,
     };
     matched.into_iter().enumerate().map(delivery).collect()
+}
+
+/// Notes which deliveries keep their destination's order.
+pub(crate) fn mark_ordered(deliveries: &mut [NewDelivery], table: &Table) {
+    for delivery in deliveries {
+        let destination = table.destination(delivery.destination_id);
+        delivery.ordered = destination.is_some_and(|row| row.spec.order.is_some());
+    }
 }
 
 /// Counts a request for as long as it lives, also when its future is dropped half-way.

@@ -12,7 +12,7 @@ mod request;
 use super::{
     Ingest, Ready,
     answer::{self, Reply},
-    body, client, deliveries, head, ids,
+    body, client, deliveries, head, ids, mark_ordered,
     sources::Counts,
 };
 use crate::{
@@ -233,6 +233,7 @@ impl Ingest {
             remote_addr,
             revision: applied.head.revision,
             shards: ready.shards,
+            table: &applied.table,
         };
         match judged.publication.due {
             None => self.publish(ready, new, judged, buffered.charge).await,
@@ -251,8 +252,10 @@ impl Ingest {
         let mut events: Vec<Recorded> = made
             .map(|(event, (matched, verification))| {
                 let id = self.event_ids.next(new.now);
+                let mut deliveries = deliveries(id, matched, new.shards);
+                mark_ordered(&mut deliveries, new.table);
                 Recorded {
-                    deliveries: deliveries(id, matched, new.shards),
+                    deliveries,
                     event: Arc::new(Event {
                         id,
                         namespace: new.counts.namespace().clone(),
@@ -369,6 +372,7 @@ struct New<'a> {
     remote_addr: IpAddr,
     revision: i64,
     shards: u16,
+    table: &'a Table,
 }
 
 impl New<'_> {

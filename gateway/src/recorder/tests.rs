@@ -156,6 +156,7 @@ fn event(method: &str, body: usize) -> Recorded {
         connection_id: Uuid::nil(),
         destination_id: Uuid::nil(),
         shard: 0,
+        ordered: false,
     };
     Recorded {
         event: Arc::new(event),

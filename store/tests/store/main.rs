@@ -7,6 +7,7 @@
 
 mod crash;
 mod dedup;
+mod destination_state;
 mod history;
 mod idempotency;
 mod leases;

@@ -47,6 +47,7 @@ pub(crate) fn recorded(event: Event, destinations: &[Uuid]) -> Recorded {
         connection_id: Uuid::from_u128(9),
         destination_id: *destination_id,
         shard: SHARD,
+        ordered: false,
     };
     Recorded {
         event: Arc::new(event),

@@ -167,6 +167,7 @@ impl Actor {
             if let Some(held) = self.shard(shard, epoch) {
                 held.destinations.remove(&id);
             }
+            self.release_if_over(shard);
         }
     }
 }
