@@ -191,7 +191,7 @@ impl Due {
             // Nobody published for days: the days on which these were due have no partitions.
             Err(store::Error::MissingPartition(_)) => {
                 for scheduled in due {
-                    partitions::ensure(&self.pool, scheduled.due_at)
+                    partitions::ensure_around(&self.pool, scheduled.due_at)
                         .await
                         .context("making partitions for events that are days late")?;
                 }
