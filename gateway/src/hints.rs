@@ -19,6 +19,8 @@ pub struct Ears {
     pub routes: Arc<Notify>,
     /// These destinations have something new in the queue.
     pub queue: Box<dyn Fn(Vec<Uuid>) + Send + Sync>,
+    /// Something was scheduled that is due soon.
+    pub scheduled: Arc<Notify>,
     /// Somebody asks for the circuits of these destinations to be reset.
     pub resets: Box<dyn Fn(Vec<Uuid>) + Send + Sync>,
     /// Somebody wants a job done.
@@ -37,9 +39,11 @@ impl Ears {
             Hint::Resets(destinations) => (self.resets)(destinations),
             Hint::Replicas => (self.replicas)(),
             Hint::Jobs => self.jobs.notify_one(),
+            Hint::Scheduled => self.scheduled.notify_one(),
             Hint::Lost => {
                 self.routes.notify_one();
                 self.jobs.notify_one();
+                self.scheduled.notify_one();
                 (self.replicas)();
                 (self.lost)();
             }

@@ -22,6 +22,7 @@ pub mod notifier;
 pub mod outcomes;
 pub mod recorder;
 pub mod run;
+pub mod scheduled;
 pub mod scheduler;
 pub mod seen;
 pub mod server;

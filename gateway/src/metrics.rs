@@ -230,6 +230,13 @@ pub struct Housekeeping {
     pub retention_lag_seconds: GaugeVec,
     pub retention_lost_deliveries: IntCounter,
     pub dedup_expired: IntCounter,
+    pub idempotency_expired: IntCounter,
+    /// As above.
+    pub scheduled_events: IntGaugeVec,
+    /// As above.
+    pub scheduled_overdue_seconds: GaugeVec,
+    pub scheduled_published: IntCounter,
+    pub scheduled_late_seconds: Histogram,
     /// As above.
     pub dedup_overdue_seconds: GaugeVec,
     /// As above.
@@ -266,6 +273,34 @@ impl Housekeeping {
                 registry,
                 "hookstream_dedup_expired_total",
                 "Keys of events that were forgotten, since their window was over.",
+            ),
+            idempotency_expired: counter(
+                registry,
+                "hookstream_idempotency_expired_total",
+                "Answers to publications that were forgotten, a day after they were given.",
+            ),
+            scheduled_events: gauges(
+                registry,
+                "hookstream_scheduled_events",
+                "Events that are to be published later, counted up to a bound. Only the replica that publishes them shows it.",
+                &[],
+            ),
+            scheduled_overdue_seconds: gauges_seconds(
+                registry,
+                "hookstream_scheduled_overdue_seconds",
+                "For how long the oldest event that is due has not been published. Only the replica that publishes them shows it.",
+                &[],
+            ),
+            scheduled_published: counter(
+                registry,
+                "hookstream_scheduled_published_total",
+                "Scheduled events that were published when they were due.",
+            ),
+            scheduled_late_seconds: histogram(
+                registry,
+                "hookstream_scheduled_late_seconds",
+                "From the time at which an event was due to its commit.",
+                SECONDS,
             ),
             dedup_overdue_seconds: gauges_seconds(
                 registry,

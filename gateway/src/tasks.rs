@@ -21,7 +21,9 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use store::{Lease, Pool, dedup, destination_state, jobs::forget, lease, partitions, queue};
+use store::{
+    Lease, Pool, dedup, destination_state, idempotency, jobs::forget, lease, partitions, queue,
+};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +53,10 @@ impl Leases {
             holder,
             held: Arc::default(),
         }
+    }
+
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// Takes or prolongs the lease of a duty; false: it is another's.
@@ -264,6 +270,33 @@ impl Duty for Dedup {
     }
 }
 
+/// Forgets the answers to publications whose idempotency keys have expired.
+struct Answers {
+    pool: Pool,
+    metrics: Arc<Metrics>,
+}
+
+const ANSWERS_EVERY: Duration = Duration::from_secs(30);
+
+impl Duty for Answers {
+    const NAME: &'static str = "idempotency";
+
+    async fn perform(&mut self) -> anyhow::Result<()> {
+        for _ in 0..DEDUP_SWEEP {
+            let gone = idempotency::expire(&self.pool, DEDUP_STATEMENT)
+                .await
+                .context("forgetting answers")?;
+            self.metrics.housekeeping.idempotency_expired.inc_by(gone);
+            if gone < u64::from(DEDUP_STATEMENT) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn relieved(&mut self) {}
+}
+
 /// Forgets what was remembered of destinations that were deleted.
 pub struct DestinationStates {
     pub pool: Pool,
@@ -353,6 +386,10 @@ pub fn start(
         wake: asked.clone(),
         token: token.clone(),
     };
+    let answers = Answers {
+        pool: pool.clone(),
+        metrics: metrics.clone(),
+    };
     let destination_states = DestinationStates { pool: pool.clone() };
     let measure = Measure {
         pool: pool.clone(),
@@ -361,25 +398,18 @@ pub fn start(
         metrics: metrics.clone(),
     };
     vec![
-        leased(
-            partitions,
-            leases,
-            PARTITIONS_EVERY,
-            quiet(),
-            metrics,
-            token,
-        ),
-        leased(depth, leases, DEPTH_EVERY, quiet(), metrics, token),
-        leased(dedup, leases, DEDUP_EVERY, quiet(), metrics, token),
+        leased(partitions, leases, PARTITIONS_EVERY, metrics, token),
+        leased(depth, leases, DEPTH_EVERY, metrics, token),
+        leased(dedup, leases, DEDUP_EVERY, metrics, token),
+        leased(answers, leases, ANSWERS_EVERY, metrics, token),
         leased(
             destination_states,
             leases,
             DESTINATION_STATES_EVERY,
-            quiet(),
             metrics,
             token,
         ),
-        leased(jobs, leases, jobs::EVERY, asked, metrics, token),
+        woken(jobs, leases, jobs::EVERY, asked, metrics, token),
         task::spawn(
             measure,
             DEPTH_EVERY,
@@ -394,6 +424,17 @@ fn leased<D: Duty>(
     duty: D,
     leases: &Leases,
     every: Duration,
+    metrics: &Metrics,
+    token: &CancellationToken,
+) -> JoinHandle<()> {
+    woken(duty, leases, every, Arc::default(), metrics, token)
+}
+
+/// Starts a duty: it is performed at least so often, and whenever `wake` says so, by the replica that holds its lease.
+pub fn woken<D: Duty>(
+    duty: D,
+    leases: &Leases,
+    every: Duration,
     wake: Arc<Notify>,
     metrics: &Metrics,
     token: &CancellationToken,
@@ -405,11 +446,6 @@ fn leased<D: Duty>(
         ttl: every * 3,
     };
     task::spawn(leased, every, wake, &metrics.tasks, token.clone())
-}
-
-/// Nobody wakes it but its timer.
-fn quiet() -> Arc<Notify> {
-    Arc::default()
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod deliveries;
 pub mod destination_state;
 pub mod error;
 pub mod events;
+pub mod idempotency;
 pub mod installation;
 pub mod jobs;
 pub mod keyring;
@@ -30,6 +31,7 @@ pub mod queue;
 pub mod replicas;
 pub mod retries;
 pub mod routes;
+pub mod scheduled;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod time;

@@ -19,6 +19,7 @@ use uuid::Uuid;
 const ROUTES: &str = "hookstream_routes";
 const QUEUE: &str = "hookstream_queue";
 const REPLICAS: &str = "hookstream_replicas";
+const SCHEDULED: &str = "hookstream_scheduled";
 const RESETS: &str = "hookstream_resets";
 const JOBS: &str = "hookstream_jobs";
 
@@ -41,6 +42,8 @@ pub enum Hint {
     Replicas,
     /// Somebody wants a job done.
     Jobs,
+    /// Something was scheduled that is due soon.
+    Scheduled,
     /// The connection was lost and is back; what was said meanwhile is unknown: look at everything.
     Lost,
 }
@@ -111,7 +114,7 @@ async fn listen(options: PgConnectOptions) -> Result<PgListener> {
     listener.eager_reconnect(false);
     within(
         ANSWER,
-        listener.listen_all([ROUTES, QUEUE, REPLICAS, RESETS, JOBS]),
+        listener.listen_all([ROUTES, QUEUE, REPLICAS, RESETS, SCHEDULED, JOBS]),
     )
     .await?;
     Ok(listener)
@@ -130,6 +133,7 @@ fn parse(channel: &str, payload: &str) -> Hint {
         RESETS => destinations(payload).map(Hint::Resets),
         REPLICAS => Some(Hint::Replicas),
         JOBS => Some(Hint::Jobs),
+        SCHEDULED => Some(Hint::Scheduled),
         _ => None,
     };
     parsed.unwrap_or(Hint::Lost)
@@ -173,6 +177,14 @@ pub async fn notify_queue(pool: &Pool, destinations: &[Uuid]) -> Result<()> {
 pub(crate) async fn notify_jobs(pool: &Pool) -> Result<()> {
     let mut session = pool.session().await?;
     let query = pool.query("SELECT pg_notify('hookstream_jobs', '')");
+    query.run(&mut session).await?;
+    session.done().await
+}
+
+/// Tells the other replicas that something is due soon.
+pub async fn notify_scheduled(pool: &Pool) -> Result<()> {
+    let mut session = pool.session().await?;
+    let query = pool.query("SELECT pg_notify('hookstream_scheduled', '')");
     query.run(&mut session).await?;
     session.done().await
 }

@@ -18,6 +18,7 @@ use std::{collections::BTreeSet, time::Duration};
 const MIGRATIONS: &[(i32, &str, &str)] = &[
     (1, "spine", include_str!("../migrations/0001_spine.sql")),
     (2, "checks", include_str!("../migrations/0002_checks.sql")),
+    (3, "topics", include_str!("../migrations/0003_topics.sql")),
     (
         4,
         "scheduler",

@@ -443,6 +443,8 @@ fn read_row(
         (Spec::Source(_), Kind::Source)
             | (Spec::Destination(_), Kind::Destination)
             | (Spec::Connection(_), Kind::Connection)
+            | (Spec::Topic(_), Kind::Topic)
+            | (Spec::Subscription(_), Kind::Subscription)
     );
     if matches {
         Ok((spec, secrets))
