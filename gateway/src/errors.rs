@@ -81,6 +81,10 @@ pub enum Refusal {
         "The keys that this request is verified with can't be fetched now; nothing was recorded, it is safe to send again"
     )]
     KeysAway,
+    #[error(
+        "The body can't be put into the object store now; nothing was recorded, it is safe to send again"
+    )]
+    StoreAway,
     #[error("Starting; nothing was recorded, it is safe to send again")]
     NotReady,
 }
@@ -111,6 +115,7 @@ impl Refusal {
             | Refusal::QueueFull
             | Refusal::DatabaseAway
             | Refusal::KeysAway
+            | Refusal::StoreAway
             | Refusal::NotReady => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -141,6 +146,7 @@ impl Refusal {
             | Refusal::DatabaseAway
             | Refusal::NotReady => "UNAVAILABLE",
             Refusal::KeysAway => "KEYS_UNAVAILABLE",
+            Refusal::StoreAway => "STORAGE_UNAVAILABLE",
         }
     }
 
@@ -176,6 +182,7 @@ impl Refusal {
             Refusal::QueueFull => "queue_full",
             Refusal::DatabaseAway => "database_away",
             Refusal::KeysAway => "keys_away",
+            Refusal::StoreAway => "object_store_away",
             Refusal::NotReady => "not_ready",
         }
     }

@@ -3,7 +3,12 @@
 //!
 //! Doing a duty twice does no harm; the lease only saves the work, and makes one replica show the numbers.
 
-use crate::{ingest::Ingest, metrics::Metrics, table};
+use crate::{
+    bodies::{Bodies, sweep, sweep::Sweep},
+    ingest::Ingest,
+    metrics::Metrics,
+    table,
+};
 use anyhow::Context;
 use jiff::{Timestamp, tz::TimeZone};
 use service::{
@@ -291,6 +296,7 @@ impl Task for Measure {
 pub fn start(
     leases: &Leases,
     retention: Duration,
+    bodies: Bodies,
     ingest: Arc<Ingest>,
     table: Arc<table::Current>,
     metrics: &Arc<Metrics>,
@@ -310,6 +316,12 @@ pub fn start(
         pool: pool.clone(),
         metrics: metrics.clone(),
     };
+    let sweep = Sweep {
+        pool: pool.clone(),
+        bodies,
+        grace: sweep::GRACE,
+        from: None,
+    };
     let measure = Measure {
         pool: pool.clone(),
         ingest,
@@ -320,6 +332,7 @@ pub fn start(
         leased(partitions, leases, PARTITIONS_EVERY, metrics, token),
         leased(depth, leases, DEPTH_EVERY, metrics, token),
         leased(dedup, leases, DEDUP_EVERY, metrics, token),
+        leased(sweep, leases, sweep::EVERY, metrics, token),
         task::spawn(
             measure,
             DEPTH_EVERY,

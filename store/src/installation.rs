@@ -1,10 +1,13 @@
-//! The one row that says how this database was laid out: the number of shards, which never changes.
+//! The one row that says how this database was laid out: the number of shards and an id, which never change.
 
 use crate::{Pool, error::Result, pool::On};
 use sqlx::Row;
+use uuid::Uuid;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Installation {
+    /// What is kept outside the database is kept under it.
+    pub id: Uuid,
     /// At least 1.
     pub shards: u16,
 }
@@ -13,12 +16,13 @@ pub struct Installation {
 pub async fn load(pool: &Pool) -> Result<Installation> {
     let mut session = pool.session().await?;
     let row = pool
-        .query("SELECT shards FROM installation")
+        .query("SELECT id, shards FROM installation")
         .one(&mut session)
         .await?;
     session.done().await?;
     let shards: i16 = row.try_get("shards")?;
     Ok(Installation {
+        id: row.try_get("id")?,
         shards: shards.unsigned_abs(),
     })
 }

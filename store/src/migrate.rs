@@ -23,6 +23,7 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         "scheduler",
         include_str!("../migrations/0004_scheduler.sql"),
     ),
+    (6, "bodies", include_str!("../migrations/0006_bodies.sql")),
     (7, "sandbox", include_str!("../migrations/0007_sandbox.sql")),
 ];
 

@@ -25,6 +25,7 @@ pub mod sources;
 
 use crate::{
     args::Limits,
+    bodies::{Bodies, NotKept},
     egress,
     errors::Refusal,
     metrics::Metrics,
@@ -89,6 +90,7 @@ pub struct Ingest {
 #[derive(Debug)]
 pub struct Ready {
     pub recorder: recorder::Handle,
+    pub bodies: Bodies,
     pub table: Arc<table::Current>,
     pub shards: u16,
 }
@@ -323,7 +325,7 @@ impl Ingest {
         let buffered = body::read(
             target_bytes + head::size(&head.headers),
             body,
-            source.max_body_bytes,
+            source.max_body_bytes.min(self.limits.max_body as u64),
             self.limits.body_timeout,
             &self.budget,
         )
@@ -344,7 +346,7 @@ impl Ingest {
             Judged::Record(record) => record,
             Judged::Reply(reply) => return Ok(Taken::Replied(reply)),
         };
-        let recorded = self.recorded(
+        let mut recorded = self.recorded(
             record,
             &source,
             &counts,
@@ -358,7 +360,18 @@ impl Ingest {
             deliveries: recorded.deliveries.len(),
         };
         let marks = recorded.verification == Verification::SchemaInvalid;
-        let committed = ready.recorder.record(recorded, buffered.charge).await?;
+        // From here on an object may be there without a row: what isn't taken back here, the sweep finds.
+        let kept = ready.bodies.keep(&mut recorded).await;
+        let kept = kept.map_err(|NotKept| Refusal::StoreAway)?;
+        let committed = match ready.recorder.record(recorded, buffered.charge).await {
+            Ok(committed) => committed,
+            Err(refusal) => {
+                if kept && !matches!(refusal, Refusal::DatabaseAway) {
+                    ready.bodies.forget(accepted.event_id).await;
+                }
+                return Err(refusal);
+            }
+        };
         if marks {
             self.sources
                 .marked(&counts, "schema_invalid", &self.metrics.ingest);
@@ -402,6 +415,7 @@ impl Ingest {
             query: request.query().to_owned(),
             headers: head::lines(request.head.version, &request.head.headers),
             body: request.body,
+            object_bytes: None,
             remote_addr: request.remote_addr,
         };
         Recorded {
