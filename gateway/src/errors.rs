@@ -454,7 +454,8 @@ mod tests {
                 Refusal::TooManyBytes => Refusal::QueueFull,
                 Refusal::QueueFull => Refusal::DatabaseAway,
                 Refusal::DatabaseAway => Refusal::KeysAway,
-                Refusal::KeysAway => Refusal::NotReady,
+                Refusal::KeysAway => Refusal::StoreAway,
+                Refusal::StoreAway => Refusal::NotReady,
                 Refusal::NotReady => return None,
             })
         })
@@ -476,6 +477,7 @@ mod tests {
     fn the_documentation_has_every_code_and_names_a_test_that_provokes_it() {
         let documentation = include_str!("../../docs/errors.md");
         let tests = [
+            include_str!("bodies/tests.rs"),
             include_str!("ingest/tests.rs"),
             include_str!("ingest/tests/verification.rs"),
             include_str!("ingest/tests/bad_input.rs"),

@@ -24,6 +24,7 @@ trials! {
     filters = "filters",
     http_auth = "http-auth",
     ip_filter = "ip-filter",
+    large_payloads = "large-payloads",
     quickstart = "quickstart",
     rate_limited_source = "rate-limited-source",
     schema = "schema",
