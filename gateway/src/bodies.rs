@@ -208,10 +208,7 @@ impl Inner {
         Err(NotKept)
     }
 
-    async fn open(
-        &self,
-        event: &Event,
-    ) -> Result<(stream::Chunks, u64), Lost> {
+    async fn open(&self, event: &Event) -> Result<(stream::Chunks, u64), Lost> {
         let (key, bytes) = (self.key(event.id), event.body_bytes());
         let got = match self.place.store.get(&key).await {
             Ok(got) => got,

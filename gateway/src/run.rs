@@ -180,8 +180,9 @@ fn egress_options(args: &crate::args::Egress, allow: &[String]) -> anyhow::Resul
 fn objects(args: &crate::args::Objects) -> anyhow::Result<Option<bodies::Place>> {
     let url = args.object_store.as_deref().filter(|url| !url.is_empty());
     url.map(|url| {
-        let variables = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
         bodies::Place::parse(url, args.object_threshold, variables)
             .with_context(|| format!("--object-store {url}"))
     })

@@ -195,7 +195,11 @@ pub async fn record(pool: &Pool, batch: &[Recorded]) -> Result<Vec<Option<Uuid>>
         .bind(keys.sorted.iter().map(|(.., window)| *window).bind_iter())
         .bind(batch.iter().map(|r| r.verification.as_str()).bind_iter())
         .bind(keys.places.iter().copied().bind_iter())
-        .bind(events().map(|e| e.object_bytes.map(size_to_sql)).bind_iter());
+        .bind(
+            events()
+                .map(|e| e.object_bytes.map(size_to_sql))
+                .bind_iter(),
+        );
     let mut session = pool.session().await?;
     let row = query.one(&mut session).await?;
     session.done().await?;

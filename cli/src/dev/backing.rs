@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use gateway::bodies::{self, place::DEFAULT_THRESHOLD};
 use service::clock;
 use std::{path::Path, sync::Arc};
-use tempfile::TempDir;
 use store::{Keyring, Lease, Pool, PrivateServer, Store, lease, private_server, replicas};
+use tempfile::TempDir;
 
 /// Held for as long as `dev` runs.
 #[derive(Debug)]

@@ -64,7 +64,9 @@ impl Sweep {
         let now = partitions::database_clock(&self.pool)
             .await
             .context("the database's clock")?;
-        let until = now.checked_sub(self.grace).context("the database's clock")?;
+        let until = now
+            .checked_sub(self.grace)
+            .context("the database's clock")?;
         let kept = partitions::event_days(&self.pool)
             .await
             .context("looking for days")?;

@@ -135,7 +135,11 @@ async fn a_large_body_goes_by_way_of_the_store(place: Place) {
     assert_eq!(status, 200);
     let received = test.receiver.next().await;
     assert_eq!(received.body, small);
-    assert_eq!(objects(&test.place).await, [], "the threshold itself is small");
+    assert_eq!(
+        objects(&test.place).await,
+        [],
+        "the threshold itself is small"
+    );
 
     let body = large(2 * THRESHOLD + 1);
     let (status, answer) = test.post(body.clone()).await;
@@ -261,7 +265,7 @@ async fn a_crash_between_object_and_commit_leaves_an_orphan_that_is_swept() {
     sent.abort();
     // What the gateway had asked for ends with it.
     sqlx::raw_sql(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
     )
     .execute(&mut *lock)
     .await

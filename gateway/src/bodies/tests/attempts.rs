@@ -119,10 +119,7 @@ async fn what_is_signed_is_read_first_and_arrives_whole() {
         object_bytes: Some(MOST_IN_MEMORY + 1),
         ..event
     };
-    is_ours(
-        &attempt(spec, &larger, &bodies).await,
-        "looks into a body",
-    );
+    is_ours(&attempt(spec, &larger, &bodies).await, "looks into a body");
 }
 
 #[tokio::test]

@@ -106,9 +106,6 @@ async fn a_bucket_that_is_not_there_is_503_and_the_sweep_says_so() {
     assert_eq!(test.events().await, 0);
     let mut sweep = test.sweep(Duration::ZERO).await;
     let error = sweep.perform().await.unwrap_err();
-    assert!(
-        format!("{error:#}").contains("NoSuchBucket"),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").contains("NoSuchBucket"), "{error:#}");
     test.gateway.stop().await.unwrap();
 }
