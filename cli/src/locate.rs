@@ -4,7 +4,7 @@
 //! second time, by a parser that keeps positions, and every field path (`spec.filter.all[0].op`) gets the line of its
 //! key. Nothing here judges: a text that this parser refuses has no places, and its mistakes point at line 1.
 
-use granit_parser::{Event, Parser};
+use granit_parser::{Event, Parser, ScalarStyle};
 use std::collections::BTreeMap;
 
 /// The lines of one document.
@@ -16,7 +16,15 @@ pub struct Places {
     /// Keys that a mapping has twice, with the line of the second. YAML forbids them, and our reader takes the last one
     /// without a word, so the author would wonder where the first went.
     pub duplicates: Vec<(String, usize)>,
+    /// Lines of words without quotes that are text here and a boolean to kubectl.
+    pub booleans: Vec<usize>,
 }
+
+/// YAML 1.1 has these beside true and false, and kubectl still reads it; 1.2 has not.
+const BOOLEANS: [&str; 16] = [
+    "y", "Y", "yes", "Yes", "YES", "n", "N", "no", "No", "NO", "on", "On", "ON", "off", "Off",
+    "OFF",
+];
 
 impl Places {
     /// The line of a field, or of the nearest thing around it that was written: a field that is missing points at the
@@ -65,7 +73,10 @@ pub fn documents(text: &str) -> Vec<Places> {
                 frames.clear();
             }
             Event::DocumentEnd => found.push(std::mem::take(&mut document)),
-            Event::Scalar(text, ..) => {
+            Event::Scalar(text, style, ..) => {
+                if style == ScalarStyle::Plain && BOOLEANS.contains(&&*text) {
+                    document.booleans.push(line);
+                }
                 if let Some(Frame::Mapping {
                     path,
                     key: key @ None,
@@ -189,6 +200,13 @@ kind: Secret
     fn a_key_written_twice_is_noticed() {
         let documents = documents("spec:\n  a: 1\n  b: {a: 1}\n  a: 2\n");
         assert_eq!(documents[0].duplicates, [("spec.a".to_owned(), 4)]);
+    }
+
+    #[test]
+    fn words_that_kubectl_takes_for_booleans_are_noticed_unless_quoted() {
+        let documents =
+            documents("n: 1\nspec:\n  - {value: on, other: 'off'}\n  - \"yes\"\n  - nothing\n");
+        assert_eq!(documents[0].booleans, [1, 3]);
     }
 
     #[test]

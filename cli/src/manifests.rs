@@ -219,6 +219,14 @@ impl Reading<'_> {
                 format!("{path} is written twice: keep one of the two"),
             );
         }
+        for line in &places.booleans {
+            // Not which word: it may be a secret.
+            self.problem(
+                *line,
+                "kubectl reads y, n, yes, no, on and off as true or false: put the word in quotes"
+                    .into(),
+            );
+        }
         let body = match id.kind.as_str() {
             "Secret" => self.secret(&manifest, &places).map(Body::Secret),
             "Namespace" => self.labels(&manifest, &places).map(Body::Namespace),

@@ -83,7 +83,7 @@ pub struct FilterRule {
     /// `in`: whether it is one of a list.
     pub op: FilterOp,
     /// What to compare with: a string of up to 4096 bytes, number or boolean; a list of up to 256 of them for `in`; true or false for
-    /// `exists`; for `regex` a pattern in the syntax of https://docs.rs/regex, found anywhere unless `^` and `$` say otherwise. A filter
+    /// `exists`; for `regex` a pattern in the syntax of docs.rs/regex, found anywhere unless `^` and `$` say otherwise. A filter
     /// of more than 256Ki in all is not accepted (reason UnsupportedValue).
     #[schemars(schema_with = "any_value")]
     pub value: Value,

@@ -148,10 +148,10 @@ fn metadata_needs_a_name_that_kubernetes_takes() {
 #[test]
 fn a_secret_is_text_or_base64_and_never_repeated_in_a_message() {
     check(
-        "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata:\n  k: not base64!\nstringData:\n  n: 12345\n",
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata:\n  k: not base64!\nstringData:\n  m: 12345\n",
         expect![[r#"
         a.yaml:5: data.k is not base64: encode it, or move it to stringData, which takes plain text
-        a.yaml:7: stringData.n is not text: put it in quotes
+        a.yaml:7: stringData.m is not text: put it in quotes
     "#]],
     );
     check(
@@ -179,6 +179,16 @@ fn a_key_written_twice_is_a_mistake() {
         expect![[r#"
         a.yaml:5: metadata.labels.a is written twice: keep one of the two
     "#]],
+    );
+}
+
+#[test]
+fn a_word_that_kubectl_reads_as_a_boolean_wants_quotes() {
+    check(
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData:\n  switch: on\n  other: 'off'\n",
+        expect![[r#"
+            a.yaml:5: kubectl reads y, n, yes, no, on and off as true or false: put the word in quotes
+        "#]],
     );
 }
 

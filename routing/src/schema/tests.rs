@@ -1,3 +1,5 @@
+mod suite;
+
 use super::*;
 use std::fmt::Write as _;
 
