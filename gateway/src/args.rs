@@ -69,7 +69,22 @@ pub struct Args {
     pub attempts: u32,
 
     #[command(flatten)]
+    pub objects: Objects,
+
+    #[command(flatten)]
     pub limits: Limits,
+}
+
+/// Where large bodies are kept.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Objects {
+    /// Object store for large bodies: s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH or file:///FOLDER; credentials by the store's usual variables; docs/large-payloads.md [default: none, all bodies are in Postgres]
+    #[arg(long, env = "HOOKSTREAM_OBJECT_STORE")]
+    pub object_store: Option<String>,
+
+    /// Larger bodies go to the object store, as `256Ki` [default: 256Ki]
+    #[arg(long, env = "HOOKSTREAM_OBJECT_THRESHOLD", default_value = "256Ki", hide_default_value = true, value_parser = size)]
+    pub object_threshold: usize,
 }
 
 /// Where deliveries may go, and by which way.
@@ -170,6 +185,10 @@ pub struct Limits {
     )]
     pub max_requests: usize,
 
+    /// Largest body, whatever a source's `maxBodySize` says, as `25Mi`; 32Mi at most; beyond it 413 [default: 25Mi]
+    #[arg(long, env = "HOOKSTREAM_MAX_BODY", default_value = "25Mi", hide_default_value = true, value_parser = body_size)]
+    pub max_body: usize,
+
     /// Most bytes of heads and bodies in flight, as `64Mi`; beyond it 503 [default: 64Mi]
     #[arg(long, env = "HOOKSTREAM_MAX_BODY_BYTES_IN_FLIGHT", default_value = "64Mi", hide_default_value = true, value_parser = size)]
     pub max_body_bytes_in_flight: usize,
@@ -197,6 +216,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(75),
             max_connections: 4096,
             max_requests: 2048,
+            max_body: 25 << 20,
             max_body_bytes_in_flight: 64 << 20,
             recorders: 1,
         }
@@ -217,6 +237,14 @@ fn size(text: &str) -> Result<usize, String> {
     u32::try_from(bytes)
         .map(|bytes| bytes as usize)
         .map_err(|_| "must be below 4Gi".to_owned())
+}
+
+fn body_size(text: &str) -> Result<usize, String> {
+    let bytes = size(text)?;
+    match bytes as u64 <= crate::bodies::MOST_IN_MEMORY {
+        true => Ok(bytes),
+        false => Err("must be 32Mi or less".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -267,6 +295,7 @@ mod tests {
             ["--shards", "0"],
             ["--roles", "cook"],
             ["--recorders", "0"],
+            ["--max-body", "33Mi"],
         ] {
             assert!(
                 Args::try_parse_from(NEEDED.into_iter().chain(wrong)).is_err(),

@@ -11,6 +11,7 @@
 mod guard;
 mod identity;
 mod metrics;
+mod outgoing;
 mod policy;
 mod proxy;
 mod resolver;
@@ -21,6 +22,7 @@ mod tls;
 pub use guard::{ConnectError, GuardConnector};
 pub use identity::{Identity, InvalidIdentity};
 pub use metrics::Metrics;
+pub use outgoing::Outgoing;
 pub use policy::{Blocked, InvalidRule, Policy, Rule, SETTING, Why};
 pub use proxy::{InvalidProxy, Proxy, ProxyError};
 pub use resolver::{Found, Resolve, System};
@@ -28,10 +30,8 @@ pub use rules::{InvalidPolicy, Policies};
 pub use stream::{Opened, Steps, Stream, met_closed_connection};
 pub use tls::TlsError;
 
-use bytes::Bytes;
 use guard::{Guard, Shared};
 use http::Request;
-use http_body_util::Full;
 use hyper_util::{
     client::legacy,
     rt::{TokioExecutor, TokioTimer},
@@ -74,9 +74,9 @@ pub struct Route(Arc<Pools>);
 
 #[derive(Debug)]
 struct Pools {
-    pooled: legacy::Client<GuardConnector, Full<Bytes>>,
+    pooled: legacy::Client<GuardConnector, Outgoing>,
     /// Keeps no connection.
-    unpooled: legacy::Client<GuardConnector, Full<Bytes>>,
+    unpooled: legacy::Client<GuardConnector, Outgoing>,
 }
 
 impl Client {
@@ -152,13 +152,13 @@ impl Route {
     }
 
     /// Sends on a connection that is kept, or a new one.
-    pub fn request(&self, request: Request<Full<Bytes>>) -> legacy::ResponseFuture {
-        self.0.pooled.request(request)
+    pub fn request(&self, request: Request<impl Into<Outgoing>>) -> legacy::ResponseFuture {
+        self.0.pooled.request(request.map(Into::into))
     }
 
     /// Sends on a new connection, which is closed afterwards: the kept ones to a receiver that has restarted may all be dead.
-    pub fn request_anew(&self, request: Request<Full<Bytes>>) -> legacy::ResponseFuture {
-        self.0.unpooled.request(request)
+    pub fn request_anew(&self, request: Request<impl Into<Outgoing>>) -> legacy::ResponseFuture {
+        self.0.unpooled.request(request.map(Into::into))
     }
 }
 
@@ -235,6 +235,34 @@ pub fn client(options: Options) -> Client {
         namespaces,
         own: Mutex::default(),
     }))
+}
+
+/// For what the installation itself is given by whoever runs it, as its object store: no policy, no proxy.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the place the others are sent to"
+)]
+pub fn unguarded<B>() -> legacy::Client<GuardConnector, B>
+where
+    B: http_body::Body + Send,
+    B::Data: Send,
+{
+    let shared = Arc::new(Shared {
+        timeout: Options::default().connect_timeout,
+        resolver: Arc::new(System),
+        proxy: None,
+        metrics: Metrics::default(),
+    });
+    let connector = GuardConnector(Arc::new(Guard {
+        shared,
+        policy: Arc::new(Policy::unrestricted()),
+        tls: tls::config(tls::roots(Vec::new()), None),
+    }));
+    legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(Duration::from_secs(20))
+        .pool_max_idle_per_host(64)
+        .build(connector)
 }
 
 #[cfg(test)]

@@ -103,6 +103,10 @@ pub enum Refusal {
         "The keys that this request is verified with can't be fetched now; nothing was recorded, it is safe to send again"
     )]
     KeysAway,
+    #[error(
+        "The body can't be put into the object store now; nothing was recorded, it is safe to send again"
+    )]
+    StoreAway,
     #[error("Starting; nothing was recorded, it is safe to send again")]
     NotReady,
 }
@@ -178,6 +182,7 @@ impl Refusal {
             | Refusal::QueueFull
             | Refusal::DatabaseAway
             | Refusal::KeysAway
+            | Refusal::StoreAway
             | Refusal::NotReady => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -215,6 +220,7 @@ impl Refusal {
             | Refusal::DatabaseAway
             | Refusal::NotReady => "UNAVAILABLE",
             Refusal::KeysAway => "KEYS_UNAVAILABLE",
+            Refusal::StoreAway => "STORAGE_UNAVAILABLE",
         }
     }
 
@@ -257,6 +263,7 @@ impl Refusal {
             Refusal::QueueFull => "queue_full",
             Refusal::DatabaseAway => "database_away",
             Refusal::KeysAway => "keys_away",
+            Refusal::StoreAway => "object_store_away",
             Refusal::NotReady => "not_ready",
         }
     }
@@ -543,7 +550,8 @@ mod tests {
                 Refusal::TooManyBytes => Refusal::QueueFull,
                 Refusal::QueueFull => Refusal::DatabaseAway,
                 Refusal::DatabaseAway => Refusal::KeysAway,
-                Refusal::KeysAway => Refusal::NotReady,
+                Refusal::KeysAway => Refusal::StoreAway,
+                Refusal::StoreAway => Refusal::NotReady,
                 Refusal::NotReady => return None,
             })
         })
@@ -565,6 +573,7 @@ mod tests {
     fn the_documentation_has_every_code_and_names_a_test_that_provokes_it() {
         let documentation = include_str!("../../docs/errors.md");
         let tests = [
+            include_str!("bodies/tests.rs"),
             include_str!("ingest/tests.rs"),
             include_str!("ingest/tests/verification.rs"),
             include_str!("ingest/tests/bad_input.rs"),

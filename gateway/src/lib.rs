@@ -10,6 +10,7 @@
 //! Not here: SQL (`store`), rules (`routing`), Kubernetes (nowhere in the gateway yet).
 
 pub mod args;
+pub mod bodies;
 pub mod deliver;
 pub mod egress;
 pub mod errors;

@@ -3,7 +3,7 @@
 //! Labels come from configuration (a namespace, a source, a destination) or from an enum of ours, never from a sender.
 //! Handles are kept by whoever counts; a series of a source leaves when the source has left the table (`ingest::sources`).
 
-use crate::{egress, scheduler::DeliveryMetrics};
+use crate::{bodies, egress, scheduler::DeliveryMetrics};
 use prometheus::{
     Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
@@ -23,6 +23,7 @@ pub struct Metrics {
     pub pool: Pool,
     pub delivery: DeliveryMetrics,
     pub egress: egress::Metrics,
+    pub bodies: bodies::Metrics,
     pub tasks: service::task::Metrics,
 }
 
@@ -45,6 +46,7 @@ impl Metrics {
             pool: Pool::new(registry),
             delivery: DeliveryMetrics::new(registry),
             egress: egress::Metrics::new(registry),
+            bodies: bodies::Metrics::new(registry),
             tasks: service::task::Metrics::new(registry),
         })
     }

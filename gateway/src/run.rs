@@ -10,6 +10,7 @@
 
 use crate::{
     args::{Args, Limits, Role},
+    bodies::{self, Bodies},
     egress, hints,
     ingest::{Ingest, Proxies, Ready, replicas, replicas::Count},
     metrics::Metrics,
@@ -56,6 +57,8 @@ pub struct Options {
     /// Connections from those begin with a head of PROXY protocol.
     pub proxy_protocol: bool,
     pub egress: egress::Options,
+    /// Where large bodies are kept; `None`: in Postgres.
+    pub objects: Option<bodies::Place>,
     /// `None`: one of its own.
     pub sandbox: Option<sandbox::Pool>,
     /// Attempts in flight at once.
@@ -84,6 +87,7 @@ impl Options {
             public_url: "http://localhost:8080".to_owned(),
             proxy_protocol: false,
             egress: egress::Options::default(),
+            objects: None,
             sandbox: None,
             attempts: 1024,
             lease_ttl: Duration::from_secs(10),
@@ -127,6 +131,7 @@ impl Options {
             public_url: args.common.public_url.clone(),
             proxy_protocol: args.proxy_protocol,
             egress: egress_options(&args.egress, &args.network.egress_allow)?,
+            objects: objects(&args.objects)?,
             attempts: args.attempts,
             lease_ttl: args.lease_ttl,
             retention: args.retention,
@@ -170,6 +175,18 @@ fn egress_options(args: &crate::args::Egress, allow: &[String]) -> anyhow::Resul
         }),
         ..egress::Options::default()
     })
+}
+
+fn objects(args: &crate::args::Objects) -> anyhow::Result<Option<bodies::Place>> {
+    let url = args.object_store.as_deref().filter(|url| !url.is_empty());
+    url.map(|url| {
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        bodies::Place::parse(url, args.object_threshold, variables)
+            .with_context(|| format!("--object-store {url}"))
+    })
+    .transpose()
 }
 
 fn host_name() -> String {
@@ -313,6 +330,7 @@ impl Parts {
         ends: &Ends,
     ) -> anyhow::Result<Parts> {
         let shards = prepare(store, options).await?;
+        let bodies = objects_of(store, options, metrics).await?;
         let id: Arc<str> = replica.id.as_str().into();
         let current = Arc::new(table::Current::default());
         let delivery = Arc::new(OnceLock::<scheduler::Handle>::new());
@@ -343,7 +361,10 @@ impl Parts {
         first.notified().await;
 
         let running = scheduler::start(
-            delivery_options(options, &id, shards, metrics),
+            scheduler::Options {
+                bodies: bodies.clone(),
+                ..delivery_options(options, &id, shards, metrics)
+            },
             store,
             current.table(),
             metrics.delivery.clone(),
@@ -367,6 +388,7 @@ impl Parts {
             recorder: recorder_handle,
             pool: store.pool.clone(),
             scheduled: scheduled.tell.clone(),
+            bodies: bodies.clone(),
             table: current.clone(),
             shards,
         });
@@ -381,6 +403,7 @@ impl Parts {
         background.extend(tasks::start(
             &leases,
             options.retention,
+            bodies,
             ingest.clone(),
             current.clone(),
             asked,
@@ -533,6 +556,22 @@ async fn prepare(store: &Store, options: &Options) -> anyhow::Result<u16> {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(5));
     }
+}
+
+/// Under the installation's id, which the database has.
+async fn objects_of(store: &Store, options: &Options, metrics: &Metrics) -> anyhow::Result<Bodies> {
+    let Some(place) = &options.objects else {
+        return Ok(Bodies::default());
+    };
+    let installation = store::installation::load(&store.pool)
+        .await
+        .context("reading the installation's id")?;
+    tracing::info!(?place, "large bodies are kept in an object store");
+    Ok(Bodies::new(
+        place.clone(),
+        installation.id,
+        metrics.bodies.clone(),
+    ))
 }
 
 fn replica(options: &Options) -> Replica {

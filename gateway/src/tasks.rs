@@ -4,6 +4,7 @@
 //! Doing a duty twice does no harm; the lease only saves the work, and makes one replica show the numbers.
 
 use crate::{
+    bodies::{Bodies, sweep, sweep::Sweep},
     ingest::Ingest,
     jobs::{self, Jobs},
     metrics::Metrics,
@@ -360,6 +361,7 @@ impl Task for Measure {
 pub fn start(
     leases: &Leases,
     retention: Duration,
+    bodies: Bodies,
     ingest: Arc<Ingest>,
     table: Arc<table::Current>,
     asked: Arc<Notify>,
@@ -391,6 +393,12 @@ pub fn start(
         metrics: metrics.clone(),
     };
     let destination_states = DestinationStates { pool: pool.clone() };
+    let sweep = Sweep {
+        pool: pool.clone(),
+        bodies,
+        grace: sweep::GRACE,
+        from: None,
+    };
     let measure = Measure {
         pool: pool.clone(),
         ingest,
@@ -410,6 +418,7 @@ pub fn start(
             token,
         ),
         woken(jobs, leases, jobs::EVERY, asked, metrics, token),
+        leased(sweep, leases, sweep::EVERY, metrics, token),
         task::spawn(
             measure,
             DEPTH_EVERY,

@@ -16,6 +16,7 @@ use sqlx::{
     postgres::{PgBindIterExt, PgRow},
 };
 use std::{
+    collections::HashSet,
     fmt,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
@@ -39,8 +40,10 @@ pub struct Event {
     pub query: String,
     /// `name: value\r\n` lines as sent, in order, duplicates kept.
     pub headers: Bytes,
-    /// As sent.
+    /// As sent; empty when it is an object.
     pub body: Bytes,
+    /// The size of a body that is in the object store.
+    pub object_bytes: Option<u64>,
     /// The sender's, through trusted proxies only.
     pub remote_addr: IpAddr,
 }
@@ -59,6 +62,7 @@ impl Default for Event {
             query: String::new(),
             headers: Bytes::new(),
             body: Bytes::new(),
+            object_bytes: None,
             remote_addr: Ipv4Addr::UNSPECIFIED.into(),
         }
     }
@@ -152,14 +156,14 @@ pub(crate) const RECORD: &str = concat!(
     "
 ), recorded AS (
     INSERT INTO events (id, namespace, source_id, revision, received_at, method, path, query, headers, body, remote_addr,
-                        verification_status, duplicate_of)
+                        verification_status, duplicate_of, object_bytes)
     SELECT id, namespace, source_id, revision, received_at, method, path, query, headers, body, remote_addr::inet,
-           verification_status, nullif((SELECT array_agg(event_id ORDER BY key) FROM keyed)[key_place], id)
+           verification_status, nullif((SELECT array_agg(event_id ORDER BY key) FROM keyed)[key_place], id), object_bytes
     FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::timestamptz[], $6::text[], $7::text[], $8::text[],
                 $9::bytea[], $10::bytea[], $11::text[], $22::text[], $23::integer[],
-                $29::integer[], $30::uuid[])
+                $29::integer[], $30::uuid[], $31::bigint[])
         AS e (id, namespace, source_id, revision, received_at, method, path, query, headers, body, remote_addr,
-              verification_status, key_place, claim_place, claim_token)
+              verification_status, key_place, claim_place, claim_token, object_bytes)
     WHERE claim_place IS NULL OR coalesce((SELECT array_agg(token ORDER BY key) FROM claimed)[claim_place] = claim_token, false)
     ON CONFLICT (id) DO NOTHING
     RETURNING id, duplicate_of
@@ -274,6 +278,11 @@ pub(crate) async fn record_within(
             batch
                 .iter()
                 .map(|recorded| recorded.claim.as_ref().map(|claim| claim.token))
+                .bind_iter(),
+        )
+        .bind(
+            events()
+                .map(|e| e.object_bytes.map(size_to_sql))
                 .bind_iter(),
         );
     let row = query.one(session).await?;
@@ -394,7 +403,7 @@ impl Keys {
 /// The columns of [`Event::from_row`], of a table or alias `e`.
 macro_rules! event_columns {
     () => {
-        "e.id AS event_id, e.namespace, e.source_id, e.revision, e.received_at, e.method, e.path, e.query, e.headers, e.body, \
+        "e.id AS event_id, e.namespace, e.source_id, e.revision, e.received_at, e.method, e.path, e.query, e.headers, e.body, e.object_bytes, \
          host(e.remote_addr) AS remote_addr"
     };
 }
@@ -417,7 +426,22 @@ pub async fn get_many(pool: &Pool, ids: &[Uuid]) -> Result<Vec<Arc<Event>>> {
         .collect()
 }
 
+pub(crate) const EXISTING: &str = "SELECT id FROM events WHERE id = ANY($1::uuid[])";
+
+/// Which of these events there are.
+pub async fn existing(pool: &Pool, ids: &[Uuid]) -> Result<HashSet<Uuid>> {
+    let mut session = pool.session().await?;
+    let rows = pool.query(EXISTING).bind(ids).all(&mut session).await?;
+    session.done().await?;
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+}
+
 impl Event {
+    /// The size of the body, wherever it is.
+    pub fn body_bytes(&self) -> u64 {
+        self.object_bytes.unwrap_or(self.body.len() as u64)
+    }
+
     pub(crate) fn from_row(row: &PgRow) -> Result<Event> {
         let remote_addr: &str = row.try_get("remote_addr")?;
         Ok(Event {
@@ -431,6 +455,9 @@ impl Event {
             query: row.try_get("query")?,
             headers: Bytes::from(row.try_get::<Vec<u8>, _>("headers")?),
             body: Bytes::from(row.try_get::<Vec<u8>, _>("body")?),
+            object_bytes: row
+                .try_get::<Option<i64>, _>("object_bytes")?
+                .map(i64::unsigned_abs),
             remote_addr: remote_addr
                 .parse()
                 .map_err(|error| Error::Data(Box::new(error)))?,
@@ -449,9 +476,13 @@ impl fmt::Debug for Event {
             .field("method", &self.method)
             .field("path", &self.path)
             .field("header_bytes", &self.headers.len())
-            .field("body_bytes", &self.body.len())
+            .field("body_bytes", &self.body_bytes())
             .finish_non_exhaustive()
     }
+}
+
+fn size_to_sql(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// Shards are below 4096.

@@ -1,4 +1,4 @@
-//! The one row that says how this database was laid out: the number of shards, which never changes.
+//! The one row that says how this database was laid out: the number of shards and an id, which never change.
 
 use crate::{
     Pool,
@@ -6,9 +6,12 @@ use crate::{
     pool::{On, Session},
 };
 use sqlx::Row;
+use uuid::Uuid;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Installation {
+    /// What is kept outside the database is kept under it.
+    pub id: Uuid,
     /// At least 1.
     pub shards: u16,
 }
@@ -23,11 +26,12 @@ pub async fn load(pool: &Pool) -> Result<Installation> {
 
 pub(crate) async fn load_within(pool: &Pool, session: &mut Session) -> Result<Installation> {
     let row = pool
-        .query("SELECT shards FROM installation")
+        .query("SELECT id, shards FROM installation")
         .one(session)
         .await?;
     let shards: i16 = row.try_get("shards")?;
     Ok(Installation {
+        id: row.try_get("id")?,
         shards: shards.unsigned_abs(),
     })
 }

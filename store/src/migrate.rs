@@ -25,6 +25,7 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         include_str!("../migrations/0004_scheduler.sql"),
     ),
     (5, "retries", include_str!("../migrations/0005_retries.sql")),
+    (6, "bodies", include_str!("../migrations/0006_bodies.sql")),
     (7, "sandbox", include_str!("../migrations/0007_sandbox.sql")),
 ];
 

@@ -230,6 +230,14 @@ pub async fn lag(pool: &Pool, now: Timestamp, keep_from: Date) -> Result<Lag> {
     })
 }
 
+/// The days that have events, or had: those that retention has not dropped.
+pub async fn event_days(pool: &Pool) -> Result<BTreeSet<Date>> {
+    let mut session = pool.session().await?;
+    let there = days(pool, &mut session, TABLES[0]).await?;
+    session.done().await?;
+    Ok(there)
+}
+
 /// The days for which history has all its partitions.
 pub(crate) async fn complete_days(pool: &Pool) -> Result<BTreeSet<Date>> {
     let mut session = pool.session().await?;
@@ -290,8 +298,12 @@ pub(crate) fn day_of(time: Timestamp) -> Date {
 
 /// The day whose partition holds a row of this UUIDv7 key.
 pub fn day_of_id(id: Uuid) -> Date {
-    let ms = (id.as_u128() >> 80) as i64;
-    Timestamp::from_millisecond(ms).map_or(Date::MAX, day_of)
+    day_of(time_of_id(id))
+}
+
+/// When a UUIDv7 was made.
+pub fn time_of_id(id: Uuid) -> Timestamp {
+    Timestamp::from_millisecond((id.as_u128() >> 80) as i64).unwrap_or(Timestamp::MAX)
 }
 
 /// The smallest key of a day.

@@ -14,6 +14,7 @@
 //!     path: /v1/ingest/github       # with the query
 //!     headers: {x-github-event: push}
 //!     body: '{"a": 1}'              # text, sent as it stands; anything else is sent as JSON. Default: empty
+//!     body_bytes: 300000            # in the body's place: so many, of JSON
 //!     repeat: 2                     # so many times. Default: 1
 //!   sign:                           # a keyed hash in a header, made as the request is sent
 //!     secret: It's a Secret
@@ -29,7 +30,7 @@
 //!     headers: {content-type: application/json}
 //!     body_contains: event_id       # a text or a list of them
 //!     delivered:                    # in any order; each names one request that arrives
-//!     - {destination: ci, method: POST, path: /hooks, body: '{"a": 1}', body_contains: a, headers: {x: y}}
+//!     - {destination: ci, method: POST, path: /hooks, body: '{"a": 1}', body_bytes: 8, body_contains: a, headers: {x: y}}
 //! ```
 
 use crate::{
@@ -86,8 +87,23 @@ struct Request {
     headers: BTreeMap<String, String>,
     #[serde(default)]
     body: Value,
+    body_bytes: Option<usize>,
     #[serde(default = "once")]
     repeat: usize,
+}
+
+/// JSON of this size, 20 bytes at least, no part of which is like another.
+fn large(bytes: usize) -> String {
+    use std::fmt::Write;
+    let mut body = "{\"large\":\"".to_owned();
+    let mut n = 0;
+    while body.len() + 2 < bytes {
+        n += 1;
+        let _ = write!(body, "{n} ");
+    }
+    body.truncate(bytes.saturating_sub(2));
+    body.push_str("\"}");
+    body
 }
 
 fn once() -> usize {
@@ -143,6 +159,8 @@ struct Delivered {
     method: Option<String>,
     path: Option<String>,
     body: Option<Value>,
+    /// The whole body of a request that had so many.
+    body_bytes: Option<usize>,
     #[serde(default)]
     body_contains: Texts,
     #[serde(default)]
@@ -219,7 +237,7 @@ impl Step {
     async fn send(&self, url: &str) -> Result<Answer> {
         let request = &self.request;
         let body = match &request.body {
-            Value::Null => String::new(),
+            Value::Null => request.body_bytes.map(large).unwrap_or_default(),
             Value::String(text) => text.clone(),
             other => serde_json::to_string(other)?,
         };
@@ -497,6 +515,7 @@ impl Delivered {
             Some(Value::String(text)) => *text == body,
             Some(json) => serde_json::from_str::<Value>(&body).is_ok_and(|body| body == *json),
         };
+        let same = same && self.body_bytes.is_none_or(|bytes| body == large(bytes));
         if !same {
             return Some("the body is another".to_owned());
         }

@@ -26,6 +26,7 @@ trials! {
     filters = "filters",
     http_auth = "http-auth",
     ip_filter = "ip-filter",
+    large_payloads = "large-payloads",
     ordering = "ordering",
     quickstart = "quickstart",
     rate_limit = "rate-limit",

@@ -1,10 +1,13 @@
-//! What `hookstream dev` stands on: a data folder, a key ring, and a Postgres that is its own unless one is given.
+//! What `hookstream dev` stands on: a data folder, in it a key ring and large bodies, and a Postgres that is its own unless
+//! one is given.
 
 use crate::{args, data, data::Data, keyring, operate};
 use anyhow::{Context, Result};
+use gateway::bodies::{self, place::DEFAULT_THRESHOLD};
 use service::clock;
 use std::{path::Path, sync::Arc};
 use store::{Keyring, Lease, Pool, PrivateServer, Store, lease, private_server, replicas};
+use tempfile::TempDir;
 
 /// Held for as long as `dev` runs.
 #[derive(Debug)]
@@ -15,7 +18,11 @@ pub(super) struct Backing {
     pub(super) url: String,
     /// What to tell the person about where things are kept.
     pub(super) kept: String,
+    /// `None`: the database outlives this run, and nothing beside it would.
+    pub(super) objects: Option<bodies::Place>,
     server: Option<PrivateServer>,
+    /// Of objects that nobody will miss.
+    _passing: Option<TempDir>,
     data: Option<Data>,
 }
 
@@ -46,6 +53,15 @@ impl Backing {
             Some(_) => None,
             None => Some(private(data.as_ref()).await?),
         };
+        let passing = match (&data, &server) {
+            (None, Some(_)) => Some(TempDir::new().context("a folder for large bodies")?),
+            _ => None,
+        };
+        let folder = data.as_ref().map(|data| data.path("bodies"));
+        let objects = folder
+            .or_else(|| passing.as_ref().map(|folder| folder.path().to_owned()))
+            .map(|folder| bodies::Place::folder(&folder, DEFAULT_THRESHOLD))
+            .transpose()?;
         let kept = kept(data.as_ref(), server.is_some());
         let url = match (&options.database_url, &server) {
             (Some(url), _) => url.clone(),
@@ -78,7 +94,9 @@ impl Backing {
             keyring: Arc::new(keyring),
             url,
             kept,
+            objects,
             server,
+            _passing: passing,
             data,
         })
     }

@@ -107,6 +107,7 @@ impl Traffic {
                 policy,
                 ..egress::Options::default()
             },
+            objects: backing.objects.clone(),
             grace: GRACE,
             observer,
             ..Options::new(database, Keys::Given(backing.keyring.clone()))

@@ -13,6 +13,10 @@
 //! The destination's own headers win over all of these but the `x-hookstream-…` and `webhook-…` ones; its `auth` wins over its headers.
 //! A `template` puts the service's JSON in the body's place. What is signed is the request as it goes out, so signing comes last.
 //!
+//! **A body that is an object** is streamed out of its store, with its `Content-Length`, unless something has to look into
+//! it (a template, what is signed over it): then it is read into memory first. What the store fails to give is our fault,
+//! `Internal`, whatever the request has come to.
+//!
 //! **What is known afterwards.** Once the response's head is here the status decides, whatever the body does: a receiver
 //! that said 200 has the event, and a retry because its body stalls would only send it twice. Redirects are not followed.
 //! No answer in time is `TimedOut`; no connection, a connection closed early and an answer that is not HTTP are `Unreachable`.
@@ -27,7 +31,10 @@ mod headers;
 mod oauth2;
 
 use super::{Answer, Attempt};
-use crate::egress::{self, Client, ConnectError, Identity, Opened, Steps};
+use crate::{
+    bodies::{Loaded, Lost, Streamed},
+    egress::{self, Client, ConnectError, Identity, Opened, Outgoing, Steps},
+};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
@@ -54,6 +61,9 @@ pub const KEPT: usize = 16 * 1024;
 
 /// Read beyond what is kept, so that the connection of a slightly larger answer can be used again.
 const SKIPPED: usize = 48 * 1024;
+
+/// The time-out's words when it was not the receiver that was waited for.
+const STORE_TOO_SLOW: &str = "the object store didn't give the event's body within the timeout";
 
 const USER_AGENT: &str = concat!("hookstream/", env!("CARGO_PKG_VERSION"));
 
@@ -193,8 +203,22 @@ impl Target {
         })
     }
 
-    /// Makes one attempt; returns within the timeout.
+    /// Makes one attempt; returns within the timeout, to which only what a body takes comes that has to be read into
+    /// memory first.
     pub async fn send(&self, client: &Client, attempt: Attempt<'_>) -> Answer {
+        let loaded: Loaded;
+        let attempt = if attempt.event.object_bytes.is_some() && self.looks_into_bodies() {
+            match attempt.bodies.load(attempt.event).await {
+                Ok(found) => loaded = found,
+                Err(lost) => return Answer::internal(lost.to_string()),
+            }
+            Attempt {
+                event: &loaded.event,
+                ..attempt
+            }
+        } else {
+            attempt
+        };
         let started = clock::instant();
         let deadline = tokio::time::Instant::from_std(started) + self.timeout;
         let mut answer = match &self.auth {
@@ -203,6 +227,27 @@ impl Target {
         };
         answer.timings.total_us = Some(micros(started.elapsed()));
         answer
+    }
+
+    fn looks_into_bodies(&self) -> bool {
+        self.template.is_some()
+            || self.signer.is_some()
+            || matches!(self.auth, PerAttempt::AwsSigV4(_))
+    }
+
+    /// The object that is to be sent, if the body is one.
+    async fn object(
+        attempt: Attempt<'_>,
+        deadline: tokio::time::Instant,
+    ) -> Result<Option<Streamed>, Answer> {
+        if attempt.event.object_bytes.is_none() {
+            return Ok(None);
+        }
+        match tokio::time::timeout_at(deadline, attempt.bodies.open(attempt.event)).await {
+            Ok(Ok(body)) => Ok(Some(body)),
+            Ok(Err(lost)) => Err(Answer::internal(lost.to_string())),
+            Err(_) => Err(Answer::internal(STORE_TOO_SLOW)),
+        }
     }
 
     /// A receiver that says 401 may have ended the token early: then the request is sent once more with a new one, in the
@@ -249,19 +294,32 @@ impl Target {
     ) -> Answer {
         let started = clock::instant();
         let route = client.route(&self.namespace, self.identity.as_ref());
-        let request = match self.build(attempt, authorization) {
+        let object = match Self::object(attempt, deadline).await {
+            Ok(object) => object,
+            Err(answer) => return answer,
+        };
+        let mut waiting = object.as_ref().map(Streamed::waiting);
+        let request = match self.build(attempt, authorization, object) {
             Ok(request) => request,
             Err(unusable) => return Answer::internal(unusable.to_string()),
         };
         let mut sent = tokio::time::timeout_at(deadline, route.request(request)).await;
         if let Ok(Err(error)) = &sent
             && egress::met_closed_connection(error, started)
-            && let Ok(request) = self.build(attempt, authorization)
+            && let Ok(object) = Self::object(attempt, deadline).await
         {
+            waiting = object.as_ref().map(Streamed::waiting);
+            let request = match self.build(attempt, authorization, object) {
+                Ok(request) => request,
+                Err(unusable) => return Answer::internal(unusable.to_string()),
+            };
             tracing::debug!(%error, "a kept connection had been closed; sending on a new one");
             sent = tokio::time::timeout_at(deadline, route.request_anew(request)).await;
         }
         match sent {
+            Err(_) if waiting.is_some_and(|waiting| waiting.on_the_store()) => {
+                Answer::internal(STORE_TOO_SLOW)
+            }
             Err(_) => Answer::without_response(
                 Outcome::TimedOut,
                 format!("no answer within {} s", self.timeout.as_secs_f32()),
@@ -280,12 +338,13 @@ impl Target {
         }
     }
 
-    /// `authorization` is the attempt's token.
+    /// `authorization` is the attempt's token, `object` the body if it isn't with the event.
     fn build(
         &self,
         attempt: Attempt<'_>,
         authorization: Option<&HeaderValue>,
-    ) -> Result<Request<Full<Bytes>>, Unusable> {
+        object: Option<Streamed>,
+    ) -> Result<Request<Outgoing>, Unusable> {
         let event = attempt.event;
         let method = attempt
             .set
@@ -340,7 +399,10 @@ impl Target {
         if let PerAttempt::AwsSigV4(credentials) = &self.auth {
             credentials.sign(method, &uri, &body, attempt.now, &mut map);
         }
-        let mut request = Request::new(Full::new(body));
+        let mut request = Request::new(match object {
+            None => Outgoing::Whole(Full::new(body)),
+            Some(object) => Outgoing::streamed(object),
+        });
         *request.method_mut() = method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = map;
@@ -576,6 +638,13 @@ fn classify_failure(error: &hyper_util::client::legacy::Error) -> Answer {
         None => {}
     }
     let mut source: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(current) = source {
+        if let Some(lost) = current.downcast_ref::<Lost>() {
+            return Answer::internal(lost.to_string());
+        }
+        source = current.source();
+    }
+    source = Some(error);
     while let Some(current) = source {
         if let Some(hyper) = current.downcast_ref::<hyper::Error>() {
             let text = if hyper.is_parse() {

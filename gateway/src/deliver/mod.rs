@@ -9,7 +9,7 @@ pub mod http;
 pub(crate) mod receiver;
 pub mod transform;
 
-use crate::egress::Client;
+use crate::{bodies::Bodies, egress::Client};
 use bytes::Bytes;
 use jiff::Timestamp;
 use routing::{retry::Outcome, row::Provider, table::Destination, transform::Shaped};
@@ -25,6 +25,8 @@ pub struct Attempt<'a> {
     pub now: Timestamp,
     /// What a transform has set beside what it has put into the event.
     pub set: Option<&'a Shaped>,
+    /// Where the body is if it is not with the event.
+    pub bodies: &'a Bodies,
 }
 
 /// What is known after an attempt.

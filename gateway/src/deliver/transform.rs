@@ -50,7 +50,19 @@ impl Shaping {
 
     /// Makes the attempt with what the event becomes, if there is anything to send.
     pub async fn send(&self, target: &Target, client: &Client, attempt: Attempt<'_>) -> Answer {
-        match self.shape(attempt.event).await {
+        let loaded;
+        let event = match attempt.event.object_bytes {
+            None => attempt.event,
+            Some(_) => match attempt.bodies.load(attempt.event).await {
+                Ok(found) => {
+                    loaded = found;
+                    &loaded.event
+                }
+                Err(lost) => return Answer::internal(lost.to_string()),
+            },
+        };
+        let attempt = Attempt { event, ..attempt };
+        match self.shape(event).await {
             Made::Passed => target.send(client, attempt).await,
             Made::Shaped(event, set) => {
                 let attempt = Attempt {

@@ -1,10 +1,14 @@
 use super::*;
+use bytes::Bytes;
 use http::Uri;
+use http_body_util::Full;
 
 /// What the connector answers for a URL that must not be reached. No network is touched: the check comes first.
 async fn refusal(url: &str) -> String {
     let uri: Uri = url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
-    let request = http::Request::post(uri).body(Full::default()).unwrap();
+    let request = http::Request::post(uri)
+        .body(Full::<Bytes>::default())
+        .unwrap();
     let error = client(Options::default())
         .route("shop", None)
         .request(request)
@@ -113,7 +117,9 @@ impl Resolve for Names {
 }
 
 async fn get(client: &Client, namespace: &str, url: &str) -> Result<u16, String> {
-    let request = http::Request::post(url).body(Full::default()).unwrap();
+    let request = http::Request::post(url)
+        .body(Full::<Bytes>::default())
+        .unwrap();
     match client.route(namespace, None).request(request).await {
         Ok(response) => Ok(response.status().as_u16()),
         Err(error) => Err(connect_error(&error).map_or_else(

@@ -26,6 +26,7 @@ mod topics;
 
 use crate::{
     args::Limits,
+    bodies::{Bodies, NotKept},
     egress,
     errors::Refusal,
     metrics::Metrics,
@@ -97,6 +98,7 @@ pub struct Ready {
     pub pool: Pool,
     /// Told when something was scheduled that is due soon.
     pub scheduled: Arc<Notify>,
+    pub bodies: Bodies,
     pub table: Arc<table::Current>,
     pub shards: u16,
 }
@@ -336,7 +338,7 @@ impl Ingest {
         let buffered = body::read(
             target_bytes + head::size(&head.headers),
             body,
-            source.max_body_bytes,
+            source.max_body_bytes.min(self.limits.max_body as u64),
             self.limits.body_timeout,
             &self.budget,
         )
@@ -372,7 +374,18 @@ impl Ingest {
             deliveries: recorded.deliveries.len(),
         };
         let marks = recorded.verification == Verification::SchemaInvalid;
-        let committed = ready.recorder.record(recorded, buffered.charge).await?;
+        // From here on an object may be there without a row: what isn't taken back here, the sweep finds.
+        let kept = ready.bodies.keep(&mut recorded).await;
+        let kept = kept.map_err(|NotKept| Refusal::StoreAway)?;
+        let committed = match ready.recorder.record(recorded, buffered.charge).await {
+            Ok(committed) => committed,
+            Err(refusal) => {
+                if kept && !matches!(refusal, Refusal::DatabaseAway) {
+                    ready.bodies.forget(accepted.event_id).await;
+                }
+                return Err(refusal);
+            }
+        };
         if marks {
             self.sources
                 .marked(&counts, "schema_invalid", &self.metrics.ingest);
@@ -416,6 +429,7 @@ impl Ingest {
             query: request.query().to_owned(),
             headers: head::lines(request.head.version, &request.head.headers),
             body: request.body,
+            object_bytes: None,
             remote_addr: request.remote_addr,
         };
         Recorded {

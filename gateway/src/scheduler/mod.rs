@@ -37,7 +37,7 @@ mod rate;
 
 pub use metrics::DeliveryMetrics;
 
-use crate::{egress, leases::Leases, notifier::Notifier, outcomes};
+use crate::{bodies::Bodies, egress, leases::Leases, notifier::Notifier, outcomes};
 use actor::{Actor, Message};
 use arc_swap::ArcSwap;
 use routing::{Table, retry, table};
@@ -91,6 +91,8 @@ pub struct Options {
     /// A destination that is out of the routing table for that long is gone, and its deliveries are dead letters.
     pub gone_grace: Duration,
     pub egress: egress::Options,
+    /// Where the bodies are that are not with their events.
+    pub bodies: Bodies,
     /// Evaluates what connections want evaluated. Starts nothing before one does.
     pub sandbox: sandbox::Pool,
     /// Is told of each attempt; if it is full, it isn't.
@@ -111,6 +113,7 @@ impl Options {
             horizon: Duration::from_secs(60),
             gone_grace: Duration::from_secs(60),
             egress: egress::Options::default(),
+            bodies: Bodies::default(),
             sandbox: sandbox::Pool::new(sandbox::Options::default(), sandbox::Metrics::default()),
             observer: None,
         }

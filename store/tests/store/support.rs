@@ -37,6 +37,7 @@ pub(crate) fn event(body: &[u8]) -> Event {
         headers: Bytes::from_static(b"X-A: 1\r\nx-a: \xff\r\n"),
         body: Bytes::copy_from_slice(body),
         remote_addr: "2001:db8::1".parse().unwrap(),
+        ..Event::default()
     }
 }
 

@@ -57,6 +57,7 @@ async fn send(spec: HttpSpec, secrets: &[Secret], event: &Event) -> Answer {
                 number: 3,
                 now: now(),
                 set: None,
+                bodies: &crate::bodies::NONE,
             },
         )
         .await
@@ -312,6 +313,7 @@ async fn a_closed_port_is_unreachable_and_a_forbidden_address_is_blocked() {
                 number: 1,
                 now: now(),
                 set: None,
+                bodies: &crate::bodies::NONE,
             },
         )
         .await;
@@ -344,6 +346,7 @@ async fn sixteen_kibibytes_of_an_answer_are_kept_and_a_small_rest_keeps_the_conn
                 number: 1,
                 now: now(),
                 set: None,
+                bodies: &crate::bodies::NONE,
             },
         )
         .await;
@@ -361,6 +364,7 @@ async fn sixteen_kibibytes_of_an_answer_are_kept_and_a_small_rest_keeps_the_conn
                 number: 2,
                 now: now(),
                 set: None,
+                bodies: &crate::bodies::NONE,
             },
         )
         .await;

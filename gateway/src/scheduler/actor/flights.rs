@@ -6,6 +6,7 @@
 
 use super::{Actor, Message};
 use crate::{
+    bodies::STREAM_BYTES,
     deliver::{self, Answer, Attempt, transform::Shaping},
     outcomes::{Fate, Job, Written},
     scheduler::{
@@ -226,7 +227,9 @@ impl Actor {
             .current
             .connection(entry.connection_id)
             .and_then(|connection| Shaping::of(connection, &self.options.sandbox));
-        let weight = self.slots.weight(entry.bytes());
+        let bodies = self.options.bodies.clone();
+        let streamed = entry.event.object_bytes.map_or(0, |_| STREAM_BYTES);
+        let weight = self.slots.weight(entry.bytes() + streamed);
         self.slots.begin(destination, &row.row.namespace, weight);
         self.flying += entry.bytes();
         let (term, change) = match self.destinations.get_mut(&destination) {
@@ -241,6 +244,7 @@ impl Actor {
                 number,
                 now,
                 set: None,
+                bodies: &bodies,
             };
             let answer = match &shaping {
                 None => target.target.send(&client, attempt).await,

@@ -87,6 +87,7 @@ async fn send(target: &Target, client: &Client) -> Given {
         number: 1,
         now: clock::now(),
         set: None,
+        bodies: &crate::bodies::NONE,
     };
     target.send(client, attempt).await
 }

@@ -28,6 +28,7 @@ impl Sender {
             number,
             now: now(),
             set: None,
+            bodies: &crate::bodies::NONE,
         };
         self.target.send(&self.client, attempt).await
     }

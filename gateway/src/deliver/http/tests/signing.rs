@@ -108,6 +108,7 @@ async fn delivered(spec: HttpSpec, secrets: &[&str], body: &str) -> Value {
                 // The verifiers look at the clock.
                 now: clock::now(),
                 set: None,
+                bodies: &crate::bodies::NONE,
             },
         )
         .await;

@@ -49,6 +49,7 @@ async fn attempt(client: &Client, url: String) -> Answer {
         number: 1,
         now: now(),
         set: None,
+        bodies: &crate::bodies::NONE,
     };
     Target::prepare(&spec(url), &[], "shop")
         .unwrap()
@@ -261,6 +262,7 @@ async fn identified(client: &Client, url: String, ca: bool, certificate: bool) -
         number: 1,
         now: now(),
         set: None,
+        bodies: &crate::bodies::NONE,
     };
     Target::prepare(&spec, &secrets, "shop")
         .unwrap()
