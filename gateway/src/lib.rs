@@ -15,6 +15,7 @@ pub mod egress;
 pub mod errors;
 pub mod hints;
 pub mod ingest;
+pub mod jobs;
 pub mod leases;
 pub mod metrics;
 pub mod notifier;

@@ -19,6 +19,7 @@ pub struct Metrics {
     pub recorder: Recorder,
     pub table: Table,
     pub housekeeping: Housekeeping,
+    pub jobs: Jobs,
     pub pool: Pool,
     pub delivery: DeliveryMetrics,
     pub egress: egress::Metrics,
@@ -40,6 +41,7 @@ impl Metrics {
             recorder: Recorder::new(registry),
             table: Table::new(registry),
             housekeeping: Housekeeping::new(registry),
+            jobs: Jobs::new(registry),
             pool: Pool::new(registry),
             delivery: DeliveryMetrics::new(registry),
             egress: egress::Metrics::new(registry),
@@ -311,6 +313,42 @@ impl Housekeeping {
                 "hookstream_partitions_ahead",
                 "Days after today whose partitions exist already. Only the replica that tidies shows it.",
                 &[],
+            ),
+        }
+    }
+}
+
+/// What people asked for to be done to many deliveries.
+#[derive(Debug)]
+pub struct Jobs {
+    /// No labels; a vector, so that a replica that no longer works on them shows nothing.
+    pub running: IntGaugeVec,
+    /// Labels: result.
+    pub deliveries: IntCounterVec,
+    /// Labels: state.
+    pub ended: IntCounterVec,
+}
+
+impl Jobs {
+    fn new(registry: &Registry) -> Jobs {
+        Jobs {
+            running: gauges(
+                registry,
+                "hookstream_jobs_running",
+                "Jobs that are not done and were not stopped. Only the replica that works on them shows it.",
+                &[],
+            ),
+            deliveries: counters(
+                registry,
+                "hookstream_job_deliveries_total",
+                "Deliveries that jobs came to, by result: retried, or the reason why one can't be.",
+                &["result"],
+            ),
+            ended: counters(
+                registry,
+                "hookstream_jobs_ended_total",
+                "Jobs that came to their end, by state: done, or failed; their rows say why.",
+                &["state"],
             ),
         }
     }

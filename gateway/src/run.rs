@@ -371,9 +371,10 @@ impl Parts {
             shards,
         });
 
+        let asked = Arc::new(Notify::new());
         let mut background = vec![hints::start(
             store.clone(),
-            ears(handle.clone(), wake, scheduled.due.clone()),
+            ears(handle.clone(), wake, scheduled.due.clone(), asked.clone()),
             ends.background.clone(),
         )];
         let leases = tasks::Leases::new(store.pool.clone(), id.clone());
@@ -382,6 +383,7 @@ impl Parts {
             options.retention,
             ingest.clone(),
             current.clone(),
+            asked,
             metrics,
             &ends.background,
         ));
@@ -575,7 +577,12 @@ fn hand_over(delivery: scheduler::Handle) -> recorder::HandOver {
     Arc::new(move |recorded| delivery.recorded(recorded))
 }
 
-fn ears(delivery: scheduler::Handle, routes: Arc<Notify>, scheduled: Arc<Notify>) -> hints::Ears {
+fn ears(
+    delivery: scheduler::Handle,
+    routes: Arc<Notify>,
+    scheduled: Arc<Notify>,
+    jobs: Arc<Notify>,
+) -> hints::Ears {
     let (queue, resets) = (delivery.clone(), delivery.clone());
     let (replicas, lost) = (delivery.clone(), delivery);
     hints::Ears {
@@ -583,6 +590,7 @@ fn ears(delivery: scheduler::Handle, routes: Arc<Notify>, scheduled: Arc<Notify>
         queue: Box::new(move |destinations| queue.hint(destinations)),
         resets: Box::new(move |destinations| resets.resets(destinations)),
         scheduled,
+        jobs,
         replicas: Box::new(move || replicas.replicas_changed()),
         lost: Box::new(move || lost.rescan()),
     }

@@ -1,9 +1,14 @@
-//! Housekeeping: what one replica does for all (partitions, retention, measuring the queue), chosen by a task lease, and
-//! what each measures of itself.
+//! Housekeeping: what one replica does for all (partitions, retention, measuring the queue, jobs), chosen by a task lease,
+//! and what each measures of itself.
 //!
 //! Doing a duty twice does no harm; the lease only saves the work, and makes one replica show the numbers.
 
-use crate::{ingest::Ingest, metrics::Metrics, table};
+use crate::{
+    ingest::Ingest,
+    jobs::{self, Jobs},
+    metrics::Metrics,
+    table,
+};
 use anyhow::Context;
 use jiff::{Timestamp, tz::TimeZone};
 use service::{
@@ -16,7 +21,9 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use store::{Lease, Pool, dedup, destination_state, idempotency, lease, partitions, queue};
+use store::{
+    Lease, Pool, dedup, destination_state, idempotency, jobs::forget, lease, partitions, queue,
+};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -140,6 +147,9 @@ impl Duty for Partitions {
         })
         .await
         .context("dropping what is older than the retention")?;
+        forget(&self.pool)
+            .await
+            .context("forgetting jobs that ended long ago")?;
         if made > 0 || !dropped.is_empty() {
             tracing::info!(made, dropped = dropped.len(), %keep_from, "partitions");
         }
@@ -352,6 +362,7 @@ pub fn start(
     retention: Duration,
     ingest: Arc<Ingest>,
     table: Arc<table::Current>,
+    asked: Arc<Notify>,
     metrics: &Arc<Metrics>,
     token: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
@@ -368,6 +379,12 @@ pub fn start(
     let dedup = Dedup {
         pool: pool.clone(),
         metrics: metrics.clone(),
+    };
+    let jobs = Jobs {
+        pool: pool.clone(),
+        metrics: metrics.clone(),
+        wake: asked.clone(),
+        token: token.clone(),
     };
     let answers = Answers {
         pool: pool.clone(),
@@ -392,6 +409,7 @@ pub fn start(
             metrics,
             token,
         ),
+        woken(jobs, leases, jobs::EVERY, asked, metrics, token),
         task::spawn(
             measure,
             DEPTH_EVERY,

@@ -8,7 +8,7 @@
 
 use uuid::Uuid;
 
-/// The prefixes of the documents; the ids of every other kind of row stay inside.
+/// The prefixes of the documents, and for what they have no word ours: a delivery and a job. Other ids stay inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prefix {
     Source,
@@ -16,7 +16,9 @@ pub enum Prefix {
     Connection,
     Topic,
     Event,
+    Delivery,
     Attempt,
+    Job,
     Request,
 }
 
@@ -28,7 +30,9 @@ impl Prefix {
             Prefix::Connection => "conn_",
             Prefix::Topic => "top_",
             Prefix::Event => "evt_",
+            Prefix::Delivery => "dlv_",
             Prefix::Attempt => "da_",
+            Prefix::Job => "job_",
             Prefix::Request => "req_",
         }
     }

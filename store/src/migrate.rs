@@ -24,6 +24,7 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         "scheduler",
         include_str!("../migrations/0004_scheduler.sql"),
     ),
+    (5, "retries", include_str!("../migrations/0005_retries.sql")),
     (7, "sandbox", include_str!("../migrations/0007_sandbox.sql")),
 ];
 

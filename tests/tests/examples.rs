@@ -30,6 +30,7 @@ trials! {
     quickstart = "quickstart",
     rate_limit = "rate-limit",
     rate_limited_source = "rate-limited-source",
+    retries = "retries",
     scheduled = "scheduled",
     schema = "schema",
     signing = "signing",
