@@ -442,6 +442,21 @@ fn a_path_that_another_source_has_is_not_in_the_url() {
     );
 }
 
+#[test]
+fn a_topic_says_where_to_publish() {
+    let meta = Meta {
+        kind: crds::Kind::Topic,
+        path: None,
+        ..case().meta
+    };
+    let url = Case { meta, ..case() }.status().url;
+    let name = case().meta.name;
+    assert_eq!(
+        url,
+        Some(format!("https://hooks.example.com/v1/topics/{name}/publish"))
+    );
+}
+
 /// The case's object, as a destination.
 fn destination() -> Case {
     Case {
