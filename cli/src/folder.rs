@@ -236,20 +236,17 @@ impl Declared {
         step(&before.secrets, &self.secrets, |name, data| {
             changes.push(Change::Secret(name.clone(), data.cloned()))
         });
-        step(
-            &before.generations(),
-            &self.generations(),
-            |id, generation| {
-                changes.push(match generation.and_then(|_| self.resources.get(*id)) {
-                    Some(resource) => Change::Apply(Box::new(resource.clone())),
-                    None => Change::Remove(id.uid()),
-                });
-            },
-        );
+        step(&before.generations(), &self.generations(), |id, version| {
+            changes.push(match version.and_then(|_| self.resources.get(*id)) {
+                Some(resource) => Change::Apply(Box::new(resource.clone())),
+                None => Change::Remove(id.uid()),
+            });
+        });
         changes
     }
 
-    fn generations(&self) -> BTreeMap<&Id, (Option<i64>, Option<Timestamp>)> {
+    /// What tells a version of a resource from the next: its spec, when it was made, and whether a circuit is to be reset.
+    fn generations(&self) -> BTreeMap<&Id, (Option<i64>, Option<Timestamp>, Option<String>)> {
         let version = |resource: &Resource| {
             (
                 resource.metadata().generation,
@@ -258,6 +255,12 @@ impl Declared {
                     .creation_timestamp
                     .as_ref()
                     .map(|time| time.0),
+                resource
+                    .metadata()
+                    .annotations
+                    .as_ref()
+                    .and_then(|annotations| annotations.get(crds::RESET_CIRCUIT))
+                    .cloned(),
             )
         };
         self.resources

@@ -8,6 +8,9 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// An annotation of a Destination: any value that it didn't have before closes the circuit. The operator only reads it.
+pub const RESET_CIRCUIT: &str = "hookstream.io/reset-circuit";
+
 /// A Destination is where events are delivered: exactly one of http, sqs, s3, eventbridge, pubsub, kafka, rabbitmq, websocket. A delivery that
 /// fails is tried again as `retry` says, and then kept as a dead letter.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -62,11 +65,11 @@ pub struct DestinationSpec {
     /// 30s, 5m, 30m, 2h and 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// When deliveries are held back because all of them fail. Not built yet: until it is, no circuit ever opens, and setting this is
-    /// refused (reason NotImplemented). Default, once it is built: after 5 failures in a row, for 60s.
+    /// When deliveries are held back because all of them fail. Default: after 5 failures in a row, for 60s. `status.circuit` shows it;
+    /// a new value of the annotation `hookstream.io/reset-circuit` closes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<CircuitBreaker>,
-    /// How many deliveries go in a time; more of them wait. Default: no limit.
+    /// How many deliveries go in a time, retries included; more of them wait. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<DeliveryRateLimit>,
     /// How many attempts may be in flight at once, by all replicas together. Default: 20.
@@ -151,7 +154,7 @@ pub struct HttpSignatureSigning {
     pub key_id: Option<String>,
 }
 
-/// When to stop trying for a while. Deliveries are never dropped by it; they wait. Not built yet: the defaults are those that will hold.
+/// When to stop trying for a while. Deliveries are never dropped by it; they wait.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CircuitBreaker {
@@ -162,7 +165,7 @@ pub struct CircuitBreaker {
     /// Such a share of failed attempts within a window opens the circuit. Not with `failures`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_rate: Option<FailureShare>,
-    /// How long the circuit stays open before one delivery is tried, as `60s`. Default: 60s.
+    /// How long the circuit stays open before one delivery is tried: `1s` to `24h`. Default: 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cooldown: Option<Duration>,
 }
@@ -171,13 +174,13 @@ pub struct CircuitBreaker {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FailureShare {
-    /// A percentage from `0%` to `100%`, as `50%`.
+    /// A percentage above `0%` and up to `100%`, as `50%`.
     #[schemars(
         length(max = 8),
         regex(pattern = r"^(100|[1-9]?[0-9](\.[0-9]{1,2})?)%$")
     )]
     pub threshold: String,
-    /// The time looked at, as `5m`, up to now.
+    /// The time looked at, up to now: `1s` to `24h`, as `5m`.
     pub window: Duration,
     /// With fewer attempts in the window nothing is concluded. Default: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -192,7 +195,7 @@ pub struct DeliveryRateLimit {
     /// How many deliveries.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub deliveries: i32,
-    /// In how long, as `1s`, `1m`. Default: 1s.
+    /// In how long: `1s` to `24h`. A tenth of the deliveries may go at once, the rest goes evenly. Default: 1s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per: Option<Duration>,
 }
@@ -203,7 +206,8 @@ pub struct DeliveryRateLimit {
 pub struct Ordering {
     /// Strict: the next one goes only after the one before has arrived or was given up. None: as fast as possible.
     pub mode: OrderingMode,
-    /// Keep the order only among events with the same value at this path, as `body.order.id`. Only with Strict. Default: among all.
+    /// Keep the order only among events with the same value at this path, as `body.order.id` or `headers.x-tenant`. Only with Strict.
+    /// Default: among all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub key: Option<String>,

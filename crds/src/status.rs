@@ -12,19 +12,20 @@ pub struct Status {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Accepted: the resource makes sense. ResolvedRefs: what it refers to is there. Programmed: every live gateway routes by this
-    /// generation. Ready: all three. Stalled and Reconciling are there only while they are true.
+    /// generation. Ready: all three. Stalled and Reconciling are there only while they are true. Healthy, of a destination: its circuit
+    /// is closed; that is no part of Ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// The id in the API, in headers and in the database: a prefix and the UID without dashes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Where senders post to.
+    /// Where senders post to, and publishers to a topic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub url: Option<String>,
-    /// The circuit of a destination: Closed (deliveries go), Open (they wait), HalfOpen (one is tried). Until circuit breaking is built
-    /// it is always Closed.
+    /// The circuit of a destination, as of a few seconds ago: Closed (deliveries go), Open (they wait), HalfOpen (the next one is
+    /// tried, and decides).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit: Option<String>,
 }

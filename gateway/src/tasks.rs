@@ -1,11 +1,12 @@
-//! Housekeeping: what one replica does for all (partitions, retention, measuring the queue), chosen by a task lease, and
-//! what each measures of itself.
+//! Housekeeping: what one replica does for all (partitions, retention, measuring the queue, jobs), chosen by a task lease,
+//! and what each measures of itself.
 //!
 //! Doing a duty twice does no harm; the lease only saves the work, and makes one replica show the numbers.
 
 use crate::{
     bodies::{Bodies, sweep, sweep::Sweep},
     ingest::Ingest,
+    jobs::{self, Jobs},
     metrics::Metrics,
     table,
 };
@@ -21,7 +22,9 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use store::{Lease, Pool, dedup, lease, partitions, queue};
+use store::{
+    Lease, Pool, dedup, destination_state, idempotency, jobs::forget, lease, partitions, queue,
+};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +54,10 @@ impl Leases {
             holder,
             held: Arc::default(),
         }
+    }
+
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// Takes or prolongs the lease of a duty; false: it is another's.
@@ -141,6 +148,9 @@ impl Duty for Partitions {
         })
         .await
         .context("dropping what is older than the retention")?;
+        forget(&self.pool)
+            .await
+            .context("forgetting jobs that ended long ago")?;
         if made > 0 || !dropped.is_empty() {
             tracing::info!(made, dropped = dropped.len(), %keep_from, "partitions");
         }
@@ -261,6 +271,61 @@ impl Duty for Dedup {
     }
 }
 
+/// Forgets the answers to publications whose idempotency keys have expired.
+struct Answers {
+    pool: Pool,
+    metrics: Arc<Metrics>,
+}
+
+const ANSWERS_EVERY: Duration = Duration::from_secs(30);
+
+impl Duty for Answers {
+    const NAME: &'static str = "idempotency";
+
+    async fn perform(&mut self) -> anyhow::Result<()> {
+        for _ in 0..DEDUP_SWEEP {
+            let gone = idempotency::expire(&self.pool, DEDUP_STATEMENT)
+                .await
+                .context("forgetting answers")?;
+            self.metrics.housekeeping.idempotency_expired.inc_by(gone);
+            if gone < u64::from(DEDUP_STATEMENT) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn relieved(&mut self) {}
+}
+
+/// Forgets what was remembered of destinations that were deleted.
+pub struct DestinationStates {
+    pub pool: Pool,
+}
+
+const DESTINATION_STATES_EVERY: Duration = Duration::from_secs(600);
+
+/// Statements of one sweep, of a thousand rows each. What remains waits for the next.
+const DESTINATION_STATES_SWEEP: usize = 100;
+
+impl Duty for DestinationStates {
+    const NAME: &'static str = "destination_states";
+
+    async fn perform(&mut self) -> anyhow::Result<()> {
+        for _ in 0..DESTINATION_STATES_SWEEP {
+            let gone = destination_state::forget(&self.pool)
+                .await
+                .context("forgetting deleted destinations")?;
+            if gone == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn relieved(&mut self) {}
+}
+
 /// What each replica measures of itself.
 struct Measure {
     pool: Pool,
@@ -299,6 +364,7 @@ pub fn start(
     bodies: Bodies,
     ingest: Arc<Ingest>,
     table: Arc<table::Current>,
+    asked: Arc<Notify>,
     metrics: &Arc<Metrics>,
     token: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
@@ -322,6 +388,17 @@ pub fn start(
         grace: sweep::GRACE,
         from: None,
     };
+    let jobs = Jobs {
+        pool: pool.clone(),
+        metrics: metrics.clone(),
+        wake: asked.clone(),
+        token: token.clone(),
+    };
+    let answers = Answers {
+        pool: pool.clone(),
+        metrics: metrics.clone(),
+    };
+    let destination_states = DestinationStates { pool: pool.clone() };
     let measure = Measure {
         pool: pool.clone(),
         ingest,
@@ -333,6 +410,15 @@ pub fn start(
         leased(depth, leases, DEPTH_EVERY, metrics, token),
         leased(dedup, leases, DEDUP_EVERY, metrics, token),
         leased(sweep, leases, sweep::EVERY, metrics, token),
+        leased(answers, leases, ANSWERS_EVERY, metrics, token),
+        leased(
+            destination_states,
+            leases,
+            DESTINATION_STATES_EVERY,
+            metrics,
+            token,
+        ),
+        woken(jobs, leases, jobs::EVERY, asked, metrics, token),
         task::spawn(
             measure,
             DEPTH_EVERY,
@@ -350,19 +436,25 @@ fn leased<D: Duty>(
     metrics: &Metrics,
     token: &CancellationToken,
 ) -> JoinHandle<()> {
+    woken(duty, leases, every, Arc::default(), metrics, token)
+}
+
+/// Starts a duty: it is performed at least so often, and whenever `wake` says so, by the replica that holds its lease.
+pub fn woken<D: Duty>(
+    duty: D,
+    leases: &Leases,
+    every: Duration,
+    wake: Arc<Notify>,
+    metrics: &Metrics,
+    token: &CancellationToken,
+) -> JoinHandle<()> {
     // Outlives two activations that fail, so that a duty doesn't wander between replicas.
     let leased = Leased {
         duty,
         leases: leases.clone(),
         ttl: every * 3,
     };
-    task::spawn(
-        leased,
-        every,
-        Arc::<Notify>::default(),
-        &metrics.tasks,
-        token.clone(),
-    )
+    task::spawn(leased, every, wake, &metrics.tasks, token.clone())
 }
 
 #[cfg(test)]

@@ -205,6 +205,7 @@ mod tests {
                     held: None,
                     fleet: before,
                     public_url: "https://hooks.example.com",
+                    circuit: None,
                     previous: None,
                     now: Timestamp::UNIX_EPOCH,
                 };

@@ -2,6 +2,7 @@
 //!
 //! The core takes a stream of these and nothing else, so it knows no Kubernetes client.
 
+use crate::resets;
 use crds::Status;
 use routing::compile::{SecretData, SecretName};
 use std::{collections::BTreeMap, sync::Arc};
@@ -22,11 +23,13 @@ pub struct Meta {
     pub path: Option<String>,
 }
 
-/// A status as the API server has it, and the version of the object that it was read from.
+/// What isn't the spec: the status as the API server has it, and the version of the object that it was read from.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observed {
     pub resource_version: Option<u64>,
     pub status: Option<Status>,
+    /// What a Destination's annotation asks for, see [`crate::resets`].
+    pub reset: Option<String>,
 }
 
 /// An object that was added, or whose spec changed.
@@ -57,8 +60,11 @@ impl Object {
         };
         Some(Object {
             meta: Arc::new(meta),
+            observed: Observed {
+                reset: resets::mark(resource.kind(), resource.metadata()),
+                ..Observed::default()
+            },
             resource: Ok(resource),
-            observed: Observed::default(),
         })
     }
 }

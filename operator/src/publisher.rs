@@ -16,6 +16,7 @@ use crate::{
     leadership::Leadership,
     metrics::Metrics,
     notice::{Notice, Notices},
+    resets::Resets,
 };
 use routing::{Row, RowKey, compile::SecretName};
 use service::{clock, log::chain};
@@ -119,6 +120,7 @@ pub async fn run(
         compiled_once: false,
         secrets_missing_since: None,
         unchecked: None,
+        resets: Resets::default(),
     };
     publisher.run(&mut channels, &token).await;
 }
@@ -141,6 +143,7 @@ struct Publisher {
     secrets_missing_since: Option<Instant>,
     /// When to try again to check expressions.
     unchecked: Option<Instant>,
+    resets: Resets,
 }
 
 impl Publisher {
@@ -159,6 +162,7 @@ impl Publisher {
                         return;
                     }
                     for change in batch.drain(..) {
+                        self.resets.see(&change);
                         self.core.apply(change);
                     }
                     self.ask_for_secrets(&channels.wanted);
@@ -193,6 +197,10 @@ impl Publisher {
             }
             due = self.pass(channels).await;
             due = due.into_iter().chain(self.unchecked).min();
+            if self.table.is_some() && !self.resets.ask(&self.store.pool).await {
+                let again = clock::instant() + RETRY;
+                due = Some(due.map_or(again, |due| due.min(again)));
+            }
             self.report(channels).await;
         }
     }
@@ -289,6 +297,7 @@ impl Publisher {
         }
         self.unpublished.clear();
         self.guard.forget();
+        self.resets.follow();
         self.metrics.follows();
     }
 

@@ -4,7 +4,7 @@
 //! the lease last, so that the next leader finds nobody at work.
 
 use crate::{
-    Args, core, events,
+    Args, circuits, core, events,
     fleet::{self, Database, Fleet},
     health::Health,
     leadership,
@@ -238,7 +238,7 @@ impl Operator {
         };
         let loaded = move || health.ready("database");
         tasks.spawn(publisher::run(
-            store,
+            store.clone(),
             keyring,
             settings,
             metrics.clone(),
@@ -247,12 +247,16 @@ impl Operator {
             token.clone(),
         ));
 
+        let (circuits, circuits_in) = channel::channel(circuits::Circuits::default());
+        tasks.spawn(circuits::run(store.pool.clone(), circuits, token.clone()));
+
         let statuses = Statuses::new(client, args.common.public_url.clone(), events, metrics);
         tasks.spawn(statuses.run(
             Inputs {
                 reports: reports_in,
                 leadership,
                 fleet: fleet_in,
+                circuits: circuits_in,
             },
             token,
         ));

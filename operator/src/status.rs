@@ -9,6 +9,7 @@
 
 use crate::{
     change::Meta,
+    circuits::Circuit,
     fleet::{Database, Fleet},
 };
 use crds::Status;
@@ -25,6 +26,8 @@ pub const PROGRAMMED: &str = "Programmed";
 pub const READY: &str = "Ready";
 pub const STALLED: &str = "Stalled";
 pub const RECONCILING: &str = "Reconciling";
+/// Of a destination: whether deliveries go. Not part of Ready: a receiver that is down is nobody's failed rollout.
+pub const HEALTHY: &str = "Healthy";
 
 /// The API server's bound on a condition's message is 32,768; a page is more than anybody reads.
 const MESSAGE_BYTES: usize = 2048;
@@ -57,6 +60,8 @@ pub struct Facts<'a> {
     pub fleet: &'a Fleet,
     /// What senders put before `/v1/ingest/…`, without a slash at its end.
     pub public_url: &'a str,
+    /// `None`: not known yet, or not a destination.
+    pub circuit: Option<Circuit>,
     /// The status that the object has now.
     pub previous: Option<&'a Status>,
     pub now: Timestamp,
@@ -112,6 +117,13 @@ pub fn decide(facts: &Facts<'_>) -> Status {
     let reconciling =
         (stalled.is_none() && resolved.status == "True" && programmed.status != "True")
             .then(|| State::yes(programmed.reason, programmed.message.clone()));
+    let (circuit, healthy) = match facts.meta.kind {
+        crds::Kind::Destination => {
+            let (circuit, healthy) = health(facts);
+            (Some(circuit.to_owned()), Some(healthy))
+        }
+        _ => (None, None),
+    };
     let all = [
         (ACCEPTED, Some(accepted)),
         (RESOLVED_REFS, Some(resolved)),
@@ -119,6 +131,7 @@ pub fn decide(facts: &Facts<'_>) -> Status {
         (READY, Some(ready)),
         (STALLED, stalled),
         (RECONCILING, reconciling),
+        (HEALTHY, healthy),
     ];
     Status {
         observed_generation: Some(facts.meta.generation),
@@ -128,13 +141,42 @@ pub fn decide(facts: &Facts<'_>) -> Status {
             .collect(),
         id: Some(facts.meta.kind.id(facts.meta.uid)),
         url: url(facts),
-        circuit: (facts.meta.kind == crds::Kind::Destination).then(|| {
-            facts
-                .previous
-                .and_then(|previous| previous.circuit.clone())
-                .unwrap_or_else(|| "Closed".to_owned())
-        }),
+        circuit,
     }
+}
+
+/// The word for a destination's circuit, and what it means for deliveries. What isn't known stays as it was.
+fn health(facts: &Facts<'_>) -> (&'static str, State) {
+    let was = facts.previous.and_then(|status| status.circuit.as_deref());
+    let circuit = facts.circuit.unwrap_or(match was {
+        Some("Open") => Circuit::Open(None),
+        Some("HalfOpen") => Circuit::HalfOpen(None),
+        _ => Circuit::Closed,
+    });
+    let since = |since: Option<Timestamp>| {
+        since.map_or(String::new(), |since| {
+            format!(" since {}", whole_second(since))
+        })
+    };
+    let (word, mut state) = match circuit {
+        Circuit::Closed => ("Closed", State::yes("CircuitClosed", "")),
+        Circuit::Open(at) => {
+            let message = format!("deliveries fail, and wait{}", since(at));
+            ("Open", State::no("CircuitOpen", message))
+        }
+        Circuit::HalfOpen(at) => {
+            let message = format!("deliveries wait{}; the next one is tried", since(at));
+            ("HalfOpen", State::no("CircuitHalfOpen", message))
+        }
+    };
+    if facts.circuit.is_none()
+        && let Some(before) = facts
+            .previous
+            .and_then(|previous| condition(previous, HEALTHY))
+    {
+        state.message = before.message.clone();
+    }
+    (word, state)
 }
 
 /// True, or false with the first finding's reason and every finding's sentence.
@@ -174,6 +216,7 @@ pub fn reason(reason: compile::Reason) -> &'static str {
         InvalidVerification => "InvalidVerification",
         Conflicted => "Conflicted",
         NotImplemented => "NotImplemented",
+        TopicNotFound => "TopicNotFound",
         SourceNotFound => "SourceNotFound",
         DestinationNotFound => "DestinationNotFound",
         SecretNotFound => "SecretNotFound",
@@ -323,11 +366,14 @@ fn bounded(mut message: String) -> String {
     message
 }
 
-/// Where senders send to: by the source's own path, unless another source has it.
+/// Where publishers publish, and where senders send to: by the source's own path, unless another source has it.
 fn url(facts: &Facts<'_>) -> Option<String> {
     let meta = facts.meta;
-    if meta.kind != crds::Kind::Source {
-        return None;
+    let public_url = facts.public_url.trim_end_matches('/');
+    match meta.kind {
+        crds::Kind::Source => {}
+        crds::Kind::Topic => return Some(format!("{public_url}/v1/topics/{}/publish", meta.name)),
+        _ => return None,
     }
     let lost = facts
         .verdict
@@ -338,8 +384,5 @@ fn url(facts: &Facts<'_>) -> Option<String> {
         Some(path) if !lost => path.clone(),
         _ => meta.kind.id(meta.uid),
     };
-    Some(format!(
-        "{}/v1/ingest/{key}",
-        facts.public_url.trim_end_matches('/')
-    ))
+    Some(format!("{public_url}/v1/ingest/{key}"))
 }

@@ -10,6 +10,7 @@
 use crate::{
     affected::{Affected, ByRevision, affected},
     backoff::Backoff,
+    circuits::Circuits,
     core::Entry,
     events::{self, Events},
     fleet::{Database, Fleet},
@@ -76,6 +77,7 @@ pub struct Inputs {
     pub reports: mpsc::Receiver<Report>,
     pub leadership: watch::Receiver<Leadership>,
     pub fleet: watch::Receiver<Fleet>,
+    pub circuits: watch::Receiver<Circuits>,
 }
 
 pub struct Statuses {
@@ -94,6 +96,7 @@ pub struct Statuses {
     term: Option<u64>,
     held: Option<Arc<str>>,
     since_epoch: i64,
+    circuits: Circuits,
     failures: u32,
     paused_until: Option<Instant>,
     count_at: Option<Instant>,
@@ -129,6 +132,7 @@ impl Statuses {
             term: None,
             held: None,
             since_epoch: 0,
+            circuits: Circuits::default(),
             failures: 0,
             paused_until: None,
             count_at: None,
@@ -163,6 +167,9 @@ impl Statuses {
                 changed = inputs.fleet.changed() => if changed.is_err() {
                     return;
                 },
+                changed = inputs.circuits.changed() => if changed.is_err() {
+                    return;
+                },
                 Some(outcome) = self.writing.join_next() => {
                     if let Ok(outcome) = outcome {
                         touched.extend(self.settle(outcome));
@@ -188,6 +195,12 @@ impl Statuses {
                 Affected::Between(ranges) => touched.extend(self.by_revision.between(&ranges)),
             }
             fleet = fleet_is;
+            let circuits = inputs.circuits.borrow_and_update().clone();
+            match circuits.changed_since(&self.circuits) {
+                None => all = true,
+                Some(changed) => touched.extend(changed),
+            }
+            self.circuits = circuits;
 
             if all || !touched.is_empty() {
                 self.count_at.get_or_insert(now + COUNT_AFTER);
@@ -315,6 +328,7 @@ impl Statuses {
                 held: self.held.as_deref(),
                 fleet,
                 public_url: &self.public_url,
+                circuit: self.circuits.of(uid),
                 previous: tracked.known.as_deref(),
                 now,
             });

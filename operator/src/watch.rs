@@ -8,7 +8,7 @@ pub mod metadata;
 
 use crate::{
     change::{Change, Object, Observed},
-    kinds,
+    kinds, resets,
     watching::{Watch, Watching},
 };
 use futures::StreamExt;
@@ -236,6 +236,7 @@ impl Known {
         let observed = Observed {
             resource_version: kinds::version(&object.metadata),
             status,
+            reset: resets::mark(self.kind, &object.metadata),
         };
         let version = Version::of(&object);
         if self.versions.insert(uid, version) == Some(version) {

@@ -253,6 +253,7 @@ pub async fn resets(pool: &Pool, shard: u16) -> Result<Vec<Reset>> {
 }
 
 /// Nothing pending, nothing in the table: nobody will ask for it. An hour, since a destination may be made anew meanwhile.
+/// The rows are locked in the order in which owners write them, and what one is just writing is left alone.
 const FORGET: &str = "\
 DELETE FROM destination_state WHERE destination_id IN (
     SELECT destination_id FROM destination_state s
@@ -260,9 +261,9 @@ DELETE FROM destination_state WHERE destination_id IN (
       AND EXISTS (SELECT FROM route_head WHERE revision > 0)
       AND NOT EXISTS (SELECT FROM routes r WHERE r.kind = 'destination' AND r.uid = s.destination_id AND NOT r.deleted)
       AND NOT EXISTS (SELECT FROM queue q WHERE q.shard = s.shard AND q.destination_id = s.destination_id)
-    LIMIT 1000)";
+    ORDER BY destination_id LIMIT 1000 FOR UPDATE SKIP LOCKED)";
 
-/// Removes up to a thousand rows of destinations that were deleted an hour ago or earlier.
+/// Removes up to a thousand rows of destinations that were deleted and did nothing for an hour.
 pub async fn forget(pool: &Pool) -> Result<u64> {
     let mut session = pool.session().await?;
     let removed = pool.query(FORGET).run(&mut session).await?.rows_affected();

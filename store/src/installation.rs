@@ -1,6 +1,10 @@
 //! The one row that says how this database was laid out: the number of shards and an id, which never change.
 
-use crate::{Pool, error::Result, pool::On};
+use crate::{
+    Pool,
+    error::Result,
+    pool::{On, Session},
+};
 use sqlx::Row;
 use uuid::Uuid;
 
@@ -15,11 +19,16 @@ pub struct Installation {
 /// [`crate::Error::Schema`] when the database was never migrated.
 pub async fn load(pool: &Pool) -> Result<Installation> {
     let mut session = pool.session().await?;
+    let installation = load_within(pool, &mut session).await?;
+    session.done().await?;
+    Ok(installation)
+}
+
+pub(crate) async fn load_within(pool: &Pool, session: &mut Session) -> Result<Installation> {
     let row = pool
         .query("SELECT id, shards FROM installation")
-        .one(&mut session)
+        .one(session)
         .await?;
-    session.done().await?;
     let shards: i16 = row.try_get("shards")?;
     Ok(Installation {
         id: row.try_get("id")?,

@@ -3,6 +3,12 @@
 use crds::Kind;
 use operator::status::condition;
 use std::time::Duration;
+use store::{
+    Held,
+    destination_state::{self, Circuit, State},
+    lease,
+    listen::{Hint, Listener},
+};
 use tests::cluster::{
     gateways::{Following, Pinned},
     world::World,
@@ -127,7 +133,8 @@ async fn every_refusal_has_its_reason() {
     let foreign = format!(
         "apiVersion: hookstream.io/v1alpha1\nkind: Connection\nmetadata: {{name: foreign}}\nspec:\n  source: {{name: source, namespace: {elsewhere}}}\n  destination: {{name: destination}}\n"
     );
-    let topic = "apiVersion: hookstream.io/v1alpha1\nkind: Topic\nmetadata: {name: topic}\nspec: {displayName: Orders}\n";
+    let channel = "apiVersion: hookstream.io/v1alpha1\nkind: NotificationChannel\nmetadata: {name: channel}\nspec: {slack: {urlRef: {name: ops-slack, key: url}}}\n";
+    let no_topic = "apiVersion: hookstream.io/v1alpha1\nkind: Subscription\nmetadata: {name: no-topic}\nspec: {topic: {name: nothing}, destination: {name: destination}}\n";
     for (kind, name, yaml, type_, reason) in [
         (
             Kind::Connection,
@@ -151,11 +158,18 @@ async fn every_refusal_has_its_reason() {
             "Conflicted",
         ),
         (
-            Kind::Topic,
-            "topic",
-            topic.to_owned(),
+            Kind::NotificationChannel,
+            "channel",
+            channel.to_owned(),
             "Accepted",
             "NotImplemented",
+        ),
+        (
+            Kind::Subscription,
+            "no-topic",
+            no_topic.to_owned(),
+            "ResolvedRefs",
+            "TopicNotFound",
         ),
         (
             Kind::Connection,
@@ -624,4 +638,111 @@ async fn a_status_that_somebody_edited_is_mended() {
         })
         .await;
     assert_eq!(after.id, before.id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_circuit_that_opens_is_shown_and_an_annotation_asks_for_its_reset() {
+    let world = World::new().await;
+    let _operator = world.operator(&[]).await;
+    let _gateway = Following::start(world.store(), "gateway-1");
+    let mut hints = Listener::connect(world.store()).await.unwrap();
+    world
+        .apply(&a_destination("orders", "https://orders.example.com/hooks"))
+        .await;
+    world.ready(Kind::Destination, "orders").await;
+    let object = world.get(Kind::Destination, "orders").await;
+    let uid = operator::kinds::uid(&object.metadata).unwrap();
+
+    // As the gateway that owns its shard would.
+    let pool = &world.store().pool;
+    let shard = routing::shard::of(uid, store::testing::SHARDS);
+    let ttl = Duration::from_secs(60);
+    let lease = lease::acquire(pool, &lease::shard_name(shard), "gateway-1", ttl)
+        .await
+        .unwrap()
+        .unwrap();
+    let held = Held {
+        holder: "gateway-1".into(),
+        epochs: [(shard, lease.epoch)].into(),
+    };
+    let now = service::clock::now();
+    let open = State {
+        destination_id: uid,
+        shard,
+        circuit: Circuit::Open,
+        open_until: Some(now + Duration::from_secs(3600)),
+        opened_at: Some(now),
+        failures: 5,
+        ..State::default()
+    };
+    destination_state::write(pool, std::slice::from_ref(&open), &held)
+        .await
+        .unwrap();
+    let status = world
+        .condition(
+            Kind::Destination,
+            "orders",
+            "Healthy",
+            "False",
+            "CircuitOpen",
+        )
+        .await;
+    assert_eq!(status.circuit.as_deref(), Some("Open"));
+    assert_eq!(condition(&status, "Ready").unwrap().status, "True");
+    assert!(condition(&status, "Stalled").is_none() && condition(&status, "Reconciling").is_none());
+    let shown = world.kubectl(&["get", "hdst", "orders"]).await.unwrap();
+    assert!(
+        shown.contains("CIRCUIT") && shown.contains("Open"),
+        "{shown}"
+    );
+
+    let annotate = [
+        "annotate",
+        "hdst",
+        "orders",
+        "hookstream.io/reset-circuit=mended",
+    ];
+    world.kubectl(&annotate).await.unwrap();
+    let told = async {
+        loop {
+            if let Hint::Resets(destinations) = hints.next().await.unwrap() {
+                return destinations;
+            }
+        }
+    };
+    let told = tokio::time::timeout(tests::cluster::SOON, told).await;
+    assert_eq!(told.unwrap(), [uid]);
+    let wanted = destination_state::resets(pool, shard).await.unwrap();
+    assert_eq!(wanted[0].mark, "mended");
+    let closed = State {
+        reset_done: Some("mended".to_owned()),
+        circuit: Circuit::Closed,
+        open_until: None,
+        ..open
+    };
+    destination_state::write(pool, &[closed], &held)
+        .await
+        .unwrap();
+    let status = world
+        .condition(
+            Kind::Destination,
+            "orders",
+            "Healthy",
+            "True",
+            "CircuitClosed",
+        )
+        .await;
+    assert_eq!(status.circuit.as_deref(), Some("Closed"));
+    // The annotation is its author's: it stays, and says nothing new.
+    let object = world.get(Kind::Destination, "orders").await;
+    assert_eq!(
+        object.metadata.annotations.unwrap()["hookstream.io/reset-circuit"],
+        "mended"
+    );
+    assert!(
+        destination_state::resets(pool, shard)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }

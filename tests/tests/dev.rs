@@ -104,6 +104,35 @@ async fn a_folder_of_manifests_runs_follows_every_save_and_ends_with_nothing_lef
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_annotation_closes_the_circuit_of_a_receiver_that_was_mended() -> Result<()> {
+    let receiver = Receiver::answering(|_, before| match before {
+        0 => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::OK,
+    })
+    .await?;
+    let place = Place::new()?;
+    let manifests = manifests("github", &receiver.url("/hooks")).replace(
+        "  retry:",
+        "  circuitBreaker: {failures: 1, cooldown: 1h}\n  retry:",
+    );
+    place.write("hooks.yaml", &manifests)?;
+    let dev = Dev::start(&place, &["--ephemeral"]).await?;
+    let first = dev.post("github", "1").await?.event_id()?;
+    dev.line(&["ci", "attempt 1", "503", &first]).await?;
+    let second = dev.post("github", "2").await?.event_id()?;
+    dev.line(&["github", "POST 200", &second]).await?;
+    let annotated = "metadata: {name: ci, annotations: {hookstream.io/reset-circuit: mended}}";
+    let manifests = manifests.replace("metadata: {name: ci}", annotated);
+    let waited = receiver.received().len();
+    place.write("hooks.yaml", &manifests)?;
+    let received = receiver.until(3, BOUND).await?;
+    assert_eq!(waited, 1, "before that nothing went");
+    assert_eq!(received[1].event_id(), second);
+    assert_eq!(received[2].event_id(), first);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_survives_kill_9_which_leaves_no_postgres() -> Result<()> {
     let place = Place::new()?;
     // Nobody listens there, so the delivery is still to be made when the process dies.

@@ -18,6 +18,8 @@ macro_rules! trials {
 }
 
 trials! {
+    circuit_breaker = "circuit-breaker",
+    cloudevents = "cloudevents",
     custom_response = "custom-response",
     deduplication = "deduplication",
     destination_templates = "destination-templates",
@@ -25,10 +27,15 @@ trials! {
     http_auth = "http-auth",
     ip_filter = "ip-filter",
     large_payloads = "large-payloads",
+    ordering = "ordering",
     quickstart = "quickstart",
+    rate_limit = "rate-limit",
     rate_limited_source = "rate-limited-source",
+    retries = "retries",
+    scheduled = "scheduled",
     schema = "schema",
     signing = "signing",
+    topics = "topics",
     transforms = "transforms",
     verification_by_hand = "verification-hmac",
     verification_by_template = "verification-templates",

@@ -1,7 +1,7 @@
 //! What `hookstream dev` stands on: a data folder, in it a key ring and large bodies, and a Postgres that is its own unless
 //! one is given.
 
-use crate::{args, data, data::Data, keyring};
+use crate::{args, data, data::Data, keyring, operate};
 use anyhow::{Context, Result};
 use gateway::bodies::{self, place::DEFAULT_THRESHOLD};
 use service::clock;
@@ -23,7 +23,7 @@ pub(super) struct Backing {
     server: Option<PrivateServer>,
     /// Of objects that nobody will miss.
     _passing: Option<TempDir>,
-    _data: Option<Data>,
+    data: Option<Data>,
 }
 
 /// One process with few rows needs few connections.
@@ -76,6 +76,11 @@ impl Backing {
         let store = Store::connect(connect)
             .await
             .context("the database can't be reached")?;
+        if let (Some(data), Some(_)) = (&data, &server) {
+            let path = data.path(operate::URL_FILE);
+            keyring::write_private(&path, url.as_bytes())
+                .with_context(|| path.display().to_string())?;
+        }
         store::migrate(&store.pool, SHARDS)
             .await
             .context("the database can't be brought to this version")?;
@@ -92,7 +97,7 @@ impl Backing {
             objects,
             server,
             _passing: passing,
-            _data: data,
+            data,
         })
     }
 
@@ -100,6 +105,9 @@ impl Backing {
     pub(super) async fn stop(mut self) -> Result<()> {
         self.store.pool.close().await;
         if let Some(server) = &mut self.server {
+            if let Some(data) = &self.data {
+                let _ = std::fs::remove_file(data.path(operate::URL_FILE));
+            }
             server.stop().await.context("stopping Postgres")?;
         }
         Ok(())

@@ -10,6 +10,7 @@ use operator::{
     metrics::Metrics,
     notice::{Notice, Notices},
     publisher::{self, Report},
+    resets,
 };
 use prometheus::Registry;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -137,13 +138,14 @@ fn translate(change: folder::Change) -> Result<Change> {
     Ok(match change {
         folder::Change::Apply(resource) => {
             let meta = Arc::new(meta(&resource)?);
+            let observed = Observed {
+                reset: resets::mark(resource.kind(), resource.metadata()),
+                ..Observed::default()
+            };
             Change::Apply(Box::new(Object {
                 meta,
                 resource: Ok(*resource),
-                observed: Observed {
-                    resource_version: None,
-                    status: None,
-                },
+                observed,
             }))
         }
         folder::Change::Remove(uid) => Change::Remove(uid),

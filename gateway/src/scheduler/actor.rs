@@ -16,7 +16,8 @@ mod slots;
 mod states;
 
 use super::{
-    Batch, Handle, LeaseEvent, Options, RECORDED, destination::Destination,
+    Batch, Handle, LeaseEvent, Options, RECORDED,
+    destination::{Destination, Entry},
     metrics::DeliveryMetrics,
 };
 use crate::{
@@ -39,7 +40,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use store::{Pool, destination_state::Reset, events::Event, queue::Pending};
+use store::Pool;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -62,7 +63,7 @@ pub(super) enum Message {
         destination: Uuid,
         epoch: i64,
         limit: usize,
-        page: store::Result<Vec<(Pending, Arc<Event>)>>,
+        page: store::Result<Vec<Entry>>,
     },
     Scanned {
         shard: u16,
@@ -72,7 +73,6 @@ pub(super) enum Message {
     Written(Vec<Written>),
     Buried(Buried),
     Saved(Saved),
-    Resets(Vec<Reset>),
     Lease(LeaseEvent),
     Retire,
     /// Break off what is in flight.
@@ -253,7 +253,7 @@ impl Actor {
         for destination in hints.destinations {
             self.hint(destination, now);
         }
-        self.look_for_resets(hints.resets);
+        self.look_for_resets(hints.resets, now);
         self.wake(now);
         self.trim();
         self.load();
@@ -291,7 +291,6 @@ impl Actor {
             Message::Written(batch) => self.written(batch, now),
             Message::Buried(round) => self.buried(round, now),
             Message::Saved(saved) => self.saved(saved, now),
-            Message::Resets(resets) => self.carry_out(resets, now),
             Message::Lease(LeaseEvent::Gained(shards)) => {
                 for (shard, epoch, trusted_until) in shards {
                     self.gained(shard, epoch, trusted_until, now);

@@ -23,6 +23,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Parts that a window is counted in: what it forgets at a time.
 const BUCKETS: i64 = 10;
 
+/// Of a window that is over so soon, successes aren't worth writing: a new owner would find it empty.
+const BRIEF: Duration = Duration::from_secs(30);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Closed,
@@ -229,6 +232,14 @@ impl Circuit {
         Change { save, to: None }
     }
 
+    /// There is no circuit any more: what is in flight says nothing about the next one.
+    pub(super) fn forget(&mut self) {
+        *self = Circuit {
+            term: self.term + 1,
+            ..Circuit::default()
+        };
+    }
+
     /// The wall clock was set back: no wait is longer than a cooldown from now.
     pub(super) fn clamp(&mut self, spec: &Spec, now: Timestamp) {
         if let State::Open { until } = &mut self.state {
@@ -246,7 +257,7 @@ impl Circuit {
             }
         }
         if let Trip::Share { window, .. } = &spec.trip {
-            save |= self.samples.add(*window, now, false);
+            save |= self.samples.add(*window, now, false) && *window > BRIEF;
         }
         Change { save, to: None }
     }

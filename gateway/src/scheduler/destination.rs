@@ -18,7 +18,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
 };
-use store::events::Event;
+use store::{events::Event, queue::Round};
 use uuid::Uuid;
 
 use crate::deliver::Target;
@@ -41,6 +41,9 @@ pub(super) struct Entry {
     pub(super) attempts: u32,
     /// A retry that kept its place in the queue may not go before then.
     pub(super) retry_at: Option<Timestamp>,
+    pub(super) round: Round,
+    /// Of its destination's order, if that has one.
+    pub(super) lane: u64,
     pub(super) event: Arc<Event>,
 }
 
@@ -100,7 +103,7 @@ pub(super) struct Destination {
     waiting: BTreeMap<Key, Entry>,
     /// With a strict order all of them are here, and none in the two above.
     lanes: Option<Lanes>,
-    /// Something was forgotten while a page is read that must not show what comes behind it.
+    /// Everything was forgotten while a page is read that left it out, or was asked for in another order.
     spoiled: bool,
     pub(super) gates: Gates,
     /// Deliveries that a load must not bring in again: those in `ready` and `waiting`, in flight, and not written yet.
@@ -274,6 +277,9 @@ impl Destination {
     pub(super) fn begin_load(&mut self) {
         self.loading = true;
         self.spoiled = false;
+        if let Some(lanes) = &mut self.lanes {
+            lanes.begin_page();
+        }
         self.missed = None;
         self.finished.clear();
     }
@@ -475,9 +481,9 @@ impl Destination {
             && self.confirm_at.is_none()
             && self.is_active()
             && match &self.lanes {
-                Some(lanes) if lanes.is_blocked() || lanes.is_crowded() => false,
+                Some(lanes) if lanes.is_blocked() => false,
                 Some(lanes) => {
-                    lanes.held() == 0 || (lanes.held() < window / 2 && self.bytes < share)
+                    lanes.held() == 0 || (lanes.wants_more(window) && self.bytes < share)
                 }
                 None => {
                     self.ready.is_empty() || (self.ready.len() < window / 2 && self.bytes < share)
@@ -517,6 +523,7 @@ impl Destination {
     /// Forgets all that is not in flight: the destination is suspended or gone. It is read again when it is back.
     pub(super) fn forget(&mut self) {
         self.in_lanes(Lanes::forget);
+        self.spoiled |= self.loading;
         self.gates.until = None;
         for entry in self.ready.values().chain(self.waiting.values()) {
             self.known.remove(&entry.delivery_id);

@@ -6,7 +6,7 @@
 //! That holds across owners, crashes included. Limits by the second (up to [`SHORT`]) are not written down: a new owner
 //! begins with an empty bucket, which costs it one interval between two deliveries at most. With longer limits that would
 //! cost an hour, so a burst's worth of tokens is granted by Postgres before any of it is used: a new owner goes on behind
-//! what was granted, as if all of it had been used.
+//! what was granted, as if all of it had been used: up to a burst and [`LEEWAY`] later than it could have.
 
 use jiff::{SignedDuration, Timestamp};
 use routing::delivery::RateLimit;
@@ -14,6 +14,10 @@ use std::time::Duration;
 
 /// Limits over at most this are not written down.
 const SHORT: Duration = Duration::from_secs(10);
+
+/// More than a burst is granted by so much: the time that writing it down takes. Of a limit with a burst of one, a grant for
+/// this moment would be used up by the moment that it arrives.
+const LEEWAY: Duration = Duration::from_secs(5);
 
 /// The part of a limit that may go at once.
 const BURST: i64 = 10;
@@ -102,9 +106,8 @@ impl Rate {
         }
         let next = self.full_at.max(now).saturating_add(pace.every);
         if next > self.granted {
-            return Pass::Ask(micros_up(
-                self.full_at.max(now).saturating_add(pace.refill()),
-            ));
+            let burst = self.full_at.max(now).saturating_add(pace.refill());
+            return Pass::Ask(micros_up(burst.saturating_add(LEEWAY.as_nanos() as i64)));
         }
         Pass::Go
     }
@@ -119,6 +122,12 @@ impl Rate {
         if self.granted != i64::MAX {
             self.granted = self.granted.max(nanos(until));
         }
+    }
+
+    /// Nothing was used lately, and nothing that was granted is left: it is as a new one would be.
+    pub(super) fn is_full(&self, now: Timestamp) -> bool {
+        let left = self.granted != i64::MAX && self.granted > nanos(now);
+        self.full_at <= nanos(now) && !left
     }
 
     /// What a new owner needs to know.
@@ -161,23 +170,28 @@ mod tests {
     }
 
     /// One owner of a destination that always has something to send, looking each millisecond from `from` to `to`. What it
-    /// asks for is written at once. Returns when attempts began, and what the next owner finds.
+    /// asks for is written `latency` later. Returns when attempts began, and what the next owner finds.
     fn own(
         pace: Pace,
         saved: Option<Timestamp>,
         from: i64,
         to: i64,
+        latency: i64,
     ) -> (Vec<i64>, Option<Timestamp>) {
         let mut rate = Rate::new(pace, at(from), saved);
         let mut began = Vec::new();
+        let mut asked: Option<(i64, Timestamp)> = None;
         for now in from..to {
-            loop {
+            while asked.is_none_or(|(written, _)| written <= now) {
+                if let Some((_, until)) = asked.take() {
+                    rate.grant(until);
+                }
                 match rate.pass(pace, at(now)) {
                     Pass::Go => {
                         rate.take(pace, at(now));
                         began.push(now);
                     }
-                    Pass::Ask(until) => rate.grant(until),
+                    Pass::Ask(until) => asked = Some((now + latency, until)),
                     Pass::At(when) => {
                         assert!(when > at(now));
                         break;
@@ -185,7 +199,7 @@ mod tests {
                 }
             }
         }
-        (began, rate.granted())
+        (began, rate.granted().max(asked.map(|(_, until)| until)))
     }
 
     /// The most that began in any stretch of `length`.
@@ -204,7 +218,7 @@ mod tests {
     #[test]
     fn deliveries_go_evenly_after_a_small_burst() {
         let pace = limit(50, 1);
-        let (began, _) = own(pace, None, 0, 10_000);
+        let (began, _) = own(pace, None, 0, 10_000, 0);
         assert_eq!(began.len(), 500 - 1, "the first one after an interval");
         assert_eq!(most(&began, 1000), 50);
 
@@ -220,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_does_not_divide_evenly_is_not_exceeded() {
-        let (began, _) = own(limit(3, 1), None, 0, 100_000);
+        let (began, _) = own(limit(3, 1), None, 0, 100_000, 0);
         assert_eq!(most(&began, 1000), 3);
         assert!(began.len() >= 298, "{}", began.len());
     }
@@ -232,16 +246,27 @@ mod tests {
         let Pass::Ask(until) = rate.pass(pace, at(0)) else {
             panic!("nothing was granted");
         };
-        assert_eq!(until, at(3_600_000));
+        assert_eq!(until, at(3_605_000));
+        // To write it down takes a while.
         rate.grant(until);
-        assert_eq!(rate.pass(pace, at(0)), Pass::Go);
-        rate.take(pace, at(0));
-        assert_eq!(rate.pass(pace, at(1)), Pass::At(at(3_600_000)));
+        assert_eq!(rate.pass(pace, at(800)), Pass::Go);
+        rate.take(pace, at(800));
+        assert_eq!(rate.pass(pace, at(801)), Pass::At(at(3_600_800)));
 
-        // The next owner neither sends a second one in that hour nor waits longer than it.
+        // The next owner neither sends a second one in that hour nor waits much longer than it.
         let mut next = Rate::new(pace, at(10_000), Some(until));
-        assert_eq!(next.pass(pace, at(10_000)), Pass::At(at(3_600_000)));
-        assert!(matches!(next.pass(pace, at(3_600_000)), Pass::Ask(_)));
+        assert_eq!(next.pass(pace, at(10_000)), Pass::At(at(3_605_000)));
+        assert!(matches!(next.pass(pace, at(3_605_000)), Pass::Ask(_)));
+    }
+
+    #[test]
+    fn every_long_limit_moves_on_however_slowly_it_is_granted() {
+        for (deliveries, seconds) in [(1, 11), (1, 60), (5, 60), (19, 11), (60, 60), (1000, 60)] {
+            let pace = limit(deliveries, seconds);
+            let (began, _) = own(pace, None, 0, 300_000, 900);
+            let due = 300 * deliveries as usize / seconds as usize;
+            assert!(began.len() >= due * 8 / 10, "{} of {due}", began.len());
+        }
     }
 
     #[test]
@@ -291,12 +316,13 @@ mod tests {
             deliveries in 1..200_u32,
             seconds in prop_oneof![1..11_u64, 11..40_u64],
             lengths in prop::collection::vec(1..20_000_i64, 1..8),
+            latency in 0..1000_i64,
         ) {
             let pace = limit(deliveries, seconds);
             let mut began = Vec::new();
             let (mut saved, mut from) = (None, 0);
             for length in lengths {
-                let (more, left) = own(pace, saved, from, from + length);
+                let (more, left) = own(pace, saved, from, from + length, latency);
                 began.extend(more);
                 (saved, from) = (left, from + length);
             }

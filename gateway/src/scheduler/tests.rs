@@ -21,9 +21,12 @@ use store::{
 };
 use tokio::sync::Semaphore;
 
+mod circuits;
 mod fairness;
 mod findings;
+mod orders;
 mod outages;
+mod rates;
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -239,6 +242,7 @@ fn recorded(destination: Uuid, body: Vec<u8>) -> Recorded {
         connection_id: uid(78),
         destination_id: destination,
         shard: shard::of(destination, SHARDS),
+        ordered: false,
     };
     Recorded {
         event: Arc::new(event),

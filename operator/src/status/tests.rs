@@ -14,6 +14,7 @@ struct Case {
     published: Option<i64>,
     held: Option<&'static str>,
     fleet: Fleet,
+    circuit: Option<Circuit>,
     previous: Option<Status>,
     now: &'static str,
 }
@@ -37,6 +38,7 @@ fn case() -> Case {
         published: Some(42),
         held: None,
         fleet: fleet(&[42, 42, 57]),
+        circuit: None,
         previous: None,
         now: NOON,
     }
@@ -77,6 +79,7 @@ impl Case {
             held: self.held,
             fleet: &self.fleet,
             public_url: "https://hooks.example.com/",
+            circuit: self.circuit,
             previous: self.previous.as_ref(),
             now: self.now.parse().unwrap(),
         })
@@ -439,37 +442,84 @@ fn a_path_that_another_source_has_is_not_in_the_url() {
     );
 }
 
-#[test]
-fn a_destination_shows_its_circuit_and_keeps_what_it_was() {
-    let meta = Meta {
-        kind: crds::Kind::Destination,
-        path: None,
-        ..case().meta
-    };
-    let first = Case {
-        meta: meta.clone(),
+/// The case's object, as a destination.
+fn destination() -> Case {
+    Case {
+        meta: Meta {
+            kind: crds::Kind::Destination,
+            path: None,
+            ..case().meta
+        },
         ..case()
     }
-    .status();
-    assert_eq!(
-        (first.circuit.as_deref(), first.url.as_deref()),
-        (Some("Closed"), None)
-    );
-    let open = Status {
-        circuit: Some("Open".to_owned()),
-        ..first
+}
+
+#[test]
+fn an_open_circuit_is_shown_and_is_no_failed_rollout() {
+    let opened = Some("2026-11-21T11:59:30.5Z".parse().unwrap());
+    let closed = Case {
+        circuit: Some(Circuit::Closed),
+        ..destination()
     };
-    assert_eq!(
-        Case {
-            meta,
-            previous: Some(open),
-            ..case()
+    closed.check(expect![[r#"
+        12:00:00 Accepted True Accepted ""
+        12:00:00 ResolvedRefs True ResolvedRefs ""
+        12:00:00 Programmed True Programmed "revision 42 on 3 of 3 gateways"
+        12:00:00 Ready True Ready ""
+        12:00:00 Healthy True CircuitClosed ""
+        circuit Closed
+    "#]]);
+    let open = Case {
+        circuit: Some(Circuit::Open(opened)),
+        previous: Some(closed.status()),
+        now: LATER,
+        ..destination()
+    };
+    open.check(expect![[r#"
+        12:00:00 Accepted True Accepted ""
+        12:00:00 ResolvedRefs True ResolvedRefs ""
+        12:00:00 Programmed True Programmed "revision 42 on 3 of 3 gateways"
+        12:00:00 Ready True Ready ""
+        12:00:30 Healthy False CircuitOpen "deliveries fail, and wait since 2026-11-21T11:59:30Z"
+        circuit Open
+    "#]]);
+    let half = Case {
+        circuit: Some(Circuit::HalfOpen(opened)),
+        previous: Some(open.status()),
+        ..destination()
+    };
+    half.check(expect![[r#"
+        12:00:00 Accepted True Accepted ""
+        12:00:00 ResolvedRefs True ResolvedRefs ""
+        12:00:00 Programmed True Programmed "revision 42 on 3 of 3 gateways"
+        12:00:00 Ready True Ready ""
+        12:00:30 Healthy False CircuitHalfOpen "deliveries wait since 2026-11-21T11:59:30Z; the next one is tried"
+        circuit HalfOpen
+    "#]]);
+}
+
+#[test]
+fn a_circuit_that_is_not_known_stays_as_it_was_shown() {
+    let first = destination().status();
+    assert_eq!(first.circuit.as_deref(), Some("Closed"));
+    for circuit in [
+        Circuit::Open(None),
+        Circuit::HalfOpen(None),
+        Circuit::Closed,
+    ] {
+        let known = Case {
+            circuit: Some(circuit),
+            ..destination()
         }
-        .status()
-        .circuit
-        .as_deref(),
-        Some("Open")
-    );
+        .status();
+        let unknown = Case {
+            previous: Some(known.clone()),
+            now: LATER,
+            ..destination()
+        }
+        .status();
+        assert_eq!(unknown, known);
+    }
 }
 
 #[test]

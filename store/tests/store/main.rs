@@ -7,7 +7,10 @@
 
 mod crash;
 mod dedup;
+mod destination_state;
 mod history;
+mod idempotency;
+mod jobs;
 mod leases;
 mod listen;
 mod migrations;
@@ -17,7 +20,9 @@ mod pooler;
 mod private_server;
 mod queue;
 mod replicas;
+mod retries;
 mod routes;
+mod scheduled;
 mod silent;
 mod support;
 mod tls;

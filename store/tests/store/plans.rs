@@ -67,7 +67,11 @@ async fn check_all(db: &Database, state: &str) {
             let key = "Index Cond: ((shard = $1) AND (destination_id = $2) AND (ROW(due_at, delivery_id) > ROW($3, $4)))";
             assert!(plan.contains(key), "{name}, {state}:\n{plan}");
         }
-        if name == "record" || name == "write" {
+        if name == "head_but" {
+            let key = "Index Cond: ((shard = $1) AND (destination_id = $2))";
+            assert!(plan.contains(key), "{name}, {state}:\n{plan}");
+        }
+        if name == "record" || name == "write" || name == "head_but" {
             assert!(plan.contains("hashed SubPlan"), "{name}, {state}:\n{plan}");
         }
     }

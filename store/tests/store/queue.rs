@@ -154,3 +154,106 @@ async fn depth_estimates_a_long_queue_and_stays_cheap() {
     assert!(depth.pending > 2 * depth.retrying, "{depth:?}");
     assert!(depth.oldest_pending.is_some() && depth.oldest_retrying.is_some());
 }
+
+#[tokio::test]
+async fn a_page_from_the_beginning_shows_all_but_what_is_known() {
+    let db = Database::create().await;
+    let pool = &db.store.pool;
+    let now = store::time::stored(Timestamp::now());
+    let delivery = |seconds: i64| {
+        let mut event = event(b"x");
+        event.received_at = now + seconds.seconds();
+        recorded(event, &[destination(1), destination(2)])
+    };
+    let first: Vec<_> = (0..10).map(delivery).collect();
+    events::record(pool, &first).await.unwrap();
+    let ids: Vec<Uuid> = first.iter().map(|r| r.deliveries[0].id).collect();
+    let page = |known: Vec<Uuid>, limit| async move {
+        let page = queue::head_but(pool, SHARD, destination(1), &known, limit)
+            .await
+            .unwrap();
+        let ids = page.into_iter().map(|(pending, event)| {
+            assert_eq!(pending.event_id, event.id);
+            pending.delivery_id
+        });
+        ids.collect::<Vec<Uuid>>()
+    };
+    assert_eq!(page(vec![], 4).await, ids[..4]);
+    let known = vec![ids[0], ids[2], ids[3], fresh_id()];
+    assert_eq!(page(known, 4).await, [ids[1], ids[4], ids[5], ids[6]]);
+    // By another replica, whose clock is behind: it comes first although it was committed last.
+    let late = delivery(-5);
+    events::record(pool, std::slice::from_ref(&late))
+        .await
+        .unwrap();
+    assert_eq!(page(ids.clone(), 4).await, [late.deliveries[0].id]);
+    let mut known = ids;
+    known.push(late.deliveries[0].id);
+    assert_eq!(page(known, 4).await, [Uuid::nil(); 0]);
+}
+
+#[tokio::test]
+async fn a_retry_in_its_place_stays_where_it_was_and_says_when_it_may_go() {
+    let db = Database::create().await;
+    let pool = &db.store.pool;
+    let (_, held) = own(pool, "a").await;
+    let batch: Vec<_> = (0..3)
+        .map(|_| recorded(event(b"x"), &[destination(1)]))
+        .collect();
+    events::record(pool, &batch).await.unwrap();
+    let before = queued(pool, destination(1)).await;
+    let retry_at = store::time::stored(Timestamp::now() + 1.hour());
+    let outcome = outcome(&before[0], Finished::RetryInPlaceAt(retry_at));
+    outcomes::write(pool, &[outcome], &held).await.unwrap();
+    let after = queue::head_but(pool, SHARD, destination(1), &[], 10)
+        .await
+        .unwrap();
+    let first = &after[0].0;
+    assert_eq!(
+        (
+            first.delivery_id,
+            first.due_at,
+            first.attempts,
+            first.retry_at
+        ),
+        (before[0].delivery_id, before[0].due_at, 1, Some(retry_at))
+    );
+    assert!(
+        after[1..]
+            .iter()
+            .all(|(pending, _)| pending.retry_at.is_none())
+    );
+}
+
+#[tokio::test]
+async fn where_there_is_an_order_it_is_that_of_the_commits_whatever_replicas_clocks_say() {
+    let db = Database::create().await;
+    let pool = &db.store.pool;
+    let now = Timestamp::now();
+    let mut expected = Vec::new();
+    // Each commit by a replica whose clock is further behind.
+    for commit in 0..10 {
+        let batch: Vec<_> = (0..5)
+            .map(|n| {
+                let mut event = event(b"x");
+                event.received_at = now - (commit * 10 + n).minutes();
+                let mut recorded = recorded(event, &[destination(1), destination(2)]);
+                recorded.deliveries[0].ordered = true;
+                recorded
+            })
+            .collect();
+        events::record(pool, &batch).await.unwrap();
+        expected.extend(batch.iter().map(|recorded| recorded.deliveries[0].id));
+    }
+    let queue = queued(pool, destination(1)).await;
+    let ids: Vec<Uuid> = queue.iter().map(|pending| pending.delivery_id).collect();
+    assert_eq!(ids, expected);
+    assert!(
+        queue
+            .iter()
+            .all(|p| p.due_at == p.recorded_at && p.due_at > now - 1.minute())
+    );
+    // Others go by the time of their receipt, which the replica that took them knows.
+    let others = queued(pool, destination(2)).await;
+    assert_eq!(others[0].due_at, store::time::stored(now - 94.minutes()));
+}

@@ -48,6 +48,7 @@ pub(crate) fn recorded(event: Event, destinations: &[Uuid]) -> Recorded {
         connection_id: Uuid::from_u128(9),
         destination_id: *destination_id,
         shard: SHARD,
+        ordered: false,
     };
     Recorded {
         event: Arc::new(event),
@@ -66,6 +67,7 @@ pub(crate) fn outcome(pending: &Pending, step: Finished) -> Outcome {
         connection_id: pending.connection_id,
         namespace: Arc::clone(&pending.namespace),
         recorded_at: pending.recorded_at,
+        round: pending.round,
         attempts: u16::try_from(pending.attempts + 1).unwrap(),
         attempt: Some(Attempt {
             number: u16::try_from(pending.attempts + 1).unwrap(),

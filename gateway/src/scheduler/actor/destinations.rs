@@ -52,6 +52,7 @@ impl Actor {
             return;
         };
         self.hide_circuit(&destination);
+        self.forget_unsaved(id);
         self.bytes -= destination.bytes;
         self.held -= destination.held();
         self.blocked -= destination.blocked();

@@ -11,10 +11,9 @@ use crate::scheduler::{
 use jiff::{SignedDuration, Timestamp};
 use routing::shard;
 use service::clock;
-use std::sync::Arc;
 use store::{
     events::{Event, Recorded},
-    queue::{self, Pending},
+    queue::{self, Round},
     time::stored,
 };
 use uuid::Uuid;
@@ -57,6 +56,11 @@ impl Actor {
                 }
                 let scanned = held.scanned;
                 self.ensure(id, delivery.shard, scanned, now);
+                if delivery.ordered {
+                    // Only the table knows its place.
+                    self.change(id, |destination| destination.note_missing(BEGINNING));
+                    continue;
+                }
                 let entry = Entry {
                     due_at: stored(event.received_at),
                     delivery_id: delivery.id,
@@ -64,6 +68,8 @@ impl Actor {
                     recorded_at: stored(event.received_at),
                     attempts: 0,
                     retry_at: None,
+                    round: Round::default(),
+                    lane: 0,
                     event: event.clone(),
                 };
                 let room = self.room();
@@ -114,8 +120,10 @@ impl Actor {
                 held.epoch,
                 destination.missing().filter(|key| *key != BEGINNING),
             );
-            let known = destination.is_ordered().then(|| destination.all_known());
-            let limit = if known.is_some() {
+            let order = destination
+                .sorter()
+                .map(|sorter| (sorter, destination.all_known()));
+            let limit = if order.is_some() {
                 self.options.window
             } else {
                 limit
@@ -126,10 +134,28 @@ impl Actor {
             let (pool, messages) = (self.pool.clone(), self.messages.clone());
             tokio::spawn(async move {
                 let rows = u32::try_from(limit).unwrap_or(u32::MAX);
-                let page = match known {
-                    Some(known) => queue::head_but(&pool, shard, id, &known, rows).await,
+                let page = match &order {
+                    Some((_, known)) => queue::head_but(&pool, shard, id, known, rows).await,
                     None => queue::head(&pool, shard, id, after, rows).await,
                 };
+                let lane = |event: &Event| {
+                    let sorter = order.as_ref().map(|(sorter, _)| sorter);
+                    sorter.map_or(0, |sorter| sorter.lane_of(event))
+                };
+                let page = page.map(|rows| {
+                    let entries = rows.into_iter().map(|(pending, event)| Entry {
+                        due_at: pending.due_at,
+                        delivery_id: pending.delivery_id,
+                        connection_id: pending.connection_id,
+                        recorded_at: pending.recorded_at,
+                        attempts: pending.attempts,
+                        retry_at: pending.retry_at,
+                        round: pending.round,
+                        lane: lane(&event),
+                        event,
+                    });
+                    entries.collect()
+                });
                 let _ = messages.send(Message::Page {
                     destination: id,
                     epoch,
@@ -145,7 +171,7 @@ impl Actor {
         id: Uuid,
         epoch: i64,
         limit: usize,
-        page: store::Result<Vec<(Pending, Arc<Event>)>>,
+        page: store::Result<Vec<Entry>>,
         now: Timestamp,
     ) {
         self.loads -= 1;
@@ -187,16 +213,7 @@ impl Actor {
                 None
             }
             Ok(page) => {
-                let entries = page.into_iter().map(|(pending, event)| Entry {
-                    due_at: pending.due_at,
-                    delivery_id: pending.delivery_id,
-                    connection_id: pending.connection_id,
-                    recorded_at: pending.recorded_at,
-                    attempts: pending.attempts,
-                    retry_at: pending.retry_at,
-                    event,
-                });
-                let loaded = destination.load(entries.collect(), limit, times, room, at_least_one);
+                let loaded = destination.load(page, limit, times, room, at_least_one);
                 // Also when what it has can't be sent yet: the same page would be read again and again.
                 if loaded.no_room && (destination.ready() == 0 || loaded.admitted == 0) {
                     destination.pause_until = Some(now + PAUSE);

@@ -194,6 +194,16 @@ impl Actor {
         }
     }
 
+    /// Looks at a shard now, or again once the look that is under way has ended.
+    pub(super) fn scan_now(&mut self, shard: u16, now: Timestamp) {
+        if let Some(Some(held)) = self.shards.get_mut(usize::from(shard))
+            && !held.leaving
+        {
+            held.scan_at = now;
+            self.want_scan(shard);
+        }
+    }
+
     /// Asks which destinations of a shard have anything in the queue: of those that want it, as many as may run.
     pub(super) fn start_scans(&mut self, now: Timestamp) {
         while self.scans < SCANS {
@@ -268,9 +278,14 @@ impl Actor {
             return;
         }
         let found: HashSet<Uuid> = found.into_iter().collect();
+        let table = self.current.clone();
         let Some(held) = self.shard(shard, epoch) else {
             return;
         };
+        // Of those that were deleted nothing is remembered. An empty table is one that has not come yet.
+        if table.destinations().next().is_some() {
+            held.states.retain(|id, _| table.destination(*id).is_some());
+        }
         let others: Vec<Uuid> = held
             .destinations
             .iter()
@@ -278,7 +293,10 @@ impl Actor {
             .filter(|id| !found.contains(id))
             .collect();
         for id in others {
-            let idle = self.destinations.get(&id).filter(|d| d.is_idle());
+            let idle = self
+                .destinations
+                .get(&id)
+                .filter(|destination| destination.is_idle() && destination.gates.is_rested(now));
             if let Some(destination) = idle
                 && !self.is_unsaved(id)
             {

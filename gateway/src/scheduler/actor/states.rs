@@ -28,9 +28,8 @@ const PAUSE: SignedDuration = SignedDuration::from_millis(250);
 #[derive(Debug, Default)]
 pub(super) struct Unsaved {
     waiting: HashSet<Uuid>,
-    saving: bool,
-    /// Of the write under way.
-    shards: HashSet<u16>,
+    /// Of the write under way, by shard; empty when there is none.
+    saving: HashMap<Uuid, u16>,
     pause_until: Option<Timestamp>,
 }
 
@@ -104,7 +103,12 @@ impl Actor {
     }
 
     pub(super) fn is_unsaved(&self, id: Uuid) -> bool {
-        self.unsaved.waiting.contains(&id)
+        self.unsaved.waiting.contains(&id) || self.unsaved.saving.contains_key(&id)
+    }
+
+    /// The destination is forgotten: what is known of it later isn't what waited to be written.
+    pub(super) fn forget_unsaved(&mut self, id: Uuid) {
+        self.unsaved.waiting.remove(&id);
     }
 
     /// Nothing of a shard waits to be written.
@@ -114,15 +118,18 @@ impl Actor {
                 .get(id)
                 .is_some_and(|destination| destination.shard == shard)
         };
-        !self.unsaved.shards.contains(&shard) && !self.unsaved.waiting.iter().any(of_shard)
+        let saving = self.unsaved.saving.values().any(|other| *other == shard);
+        !saving && !self.unsaved.waiting.iter().any(of_shard)
     }
 
     /// Writes what changed, unless that is under way.
     pub(super) fn start_saving(&mut self, now: Timestamp) {
         let unsaved = &mut self.unsaved;
-        if unsaved.saving
+        // A pause that is longer than any was begun before the wall clock was set back.
+        let pauses = |until: Timestamp| now < until && until <= now + PAUSE;
+        if !unsaved.saving.is_empty()
             || unsaved.waiting.is_empty()
-            || unsaved.pause_until.is_some_and(|until| now < until)
+            || unsaved.pause_until.is_some_and(pauses)
         {
             return;
         }
@@ -142,8 +149,10 @@ impl Actor {
         if states.is_empty() {
             return;
         }
-        unsaved.saving = true;
-        unsaved.shards = epochs.keys().copied().collect();
+        let saving = states
+            .iter()
+            .map(|state| (state.destination_id, state.shard));
+        unsaved.saving = saving.collect();
         let held = Held {
             holder: self.options.replica.clone(),
             epochs,
@@ -161,8 +170,7 @@ impl Actor {
     }
 
     pub(super) fn saved(&mut self, saved: Saved, now: Timestamp) {
-        self.unsaved.saving = false;
-        self.unsaved.shards.clear();
+        self.unsaved.saving.clear();
         let Saved {
             states,
             epochs,
@@ -193,9 +201,11 @@ impl Actor {
                 }
                 // The database says that it is another's before the next renewal does.
                 Ok(_) => self.drop_shard(state.shard),
-                Err(_) => {
+                // What is out of memory by now was gone from the table.
+                Err(_) if self.destinations.contains_key(&id) => {
                     self.unsaved.waiting.insert(id);
                 }
+                Err(_) => {}
             }
         }
         for shard in epochs.into_keys() {
@@ -225,28 +235,19 @@ impl Actor {
         }
     }
 
-    /// Somebody asks for resets of these destinations: looks at what is asked for, of the shards that are ours.
-    pub(super) fn look_for_resets(&mut self, destinations: impl IntoIterator<Item = Uuid>) {
+    /// Somebody asks for resets of these destinations: a scan of their shards, of those that are ours, finds what is asked for.
+    pub(super) fn look_for_resets(
+        &mut self,
+        destinations: impl IntoIterator<Item = Uuid>,
+        now: Timestamp,
+    ) {
         let shards: HashSet<u16> = destinations
             .into_iter()
             .map(|id| routing::shard::of(id, self.options.shards))
-            .filter(|shard| matches!(self.shards.get(usize::from(*shard)), Some(Some(_))))
             .collect();
-        if shards.is_empty() {
-            return;
+        for shard in shards {
+            self.scan_now(shard, now);
         }
-        let (pool, messages) = (self.pool.clone(), self.messages.clone());
-        tokio::spawn(async move {
-            for shard in shards {
-                match destination_state::resets(&pool, shard).await {
-                    Ok(resets) => {
-                        let _ = messages.send(Message::Resets(resets));
-                    }
-                    // The next scan of the shard finds them.
-                    Err(error) => tracing::debug!(%error, shard, "resets were not looked for"),
-                }
-            }
-        });
     }
 
     pub(super) fn carry_out(&mut self, resets: Vec<Reset>, now: Timestamp) {

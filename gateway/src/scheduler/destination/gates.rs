@@ -58,6 +58,11 @@ impl Gates {
             .map_or(self.granted_before, |(_, rate)| rate.granted());
         granted.max(self.asked)
     }
+
+    /// Made anew from what is remembered of it, it would let no more through than now.
+    pub(in crate::scheduler) fn is_rested(&self, now: Timestamp) -> bool {
+        self.rate.is_none_or(|(_, rate)| rate.is_full(now))
+    }
 }
 
 impl Destination {
@@ -67,7 +72,11 @@ impl Destination {
         let spec = &row.row.spec;
         let gates = &mut self.gates;
         if spec.circuit.is_none() {
-            gates.circuit = Circuit::default();
+            gates.circuit.forget();
+        }
+        if spec.rate_limit.is_none() {
+            // The next limit counts on from there.
+            gates.granted_before = gates.rate_granted();
         }
         gates.rate = spec.rate_limit.as_ref().map(|limit| {
             let pace = Pace::of(limit);
@@ -167,12 +176,12 @@ impl Destination {
     ) -> Change {
         let concurrency = self.concurrency();
         let spec = self.row.as_ref().map(|row| &row.row.spec);
-        let Some(spec) = spec.and_then(|spec| spec.circuit.as_ref()) else {
-            return Change::default();
-        };
-        let change = match word {
-            Some(word) => self.gates.circuit.end(spec, concurrency, term, word, now),
-            None => self.gates.circuit.given_back(term, now),
+        let spec = spec.and_then(|spec| spec.circuit.as_ref());
+        let circuit = &mut self.gates.circuit;
+        let change = match (spec, word) {
+            (Some(spec), Some(word)) => circuit.end(spec, concurrency, term, word, now),
+            // Out of the table, nothing says how patient it is: should it come back, a probe is made again.
+            _ => circuit.given_back(term, now),
         };
         if change.to.is_some() {
             self.gates.until = None;
@@ -209,3 +218,6 @@ impl Destination {
         self.gates.until = None;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,9 @@
 //! A destination with a strict order: how its deliveries come into memory and leave it. The order itself is `order`'s.
 
 use super::{BEGINNING, Destination, Entry, Loaded, Room, Times};
-use crate::scheduler::order::{Forgotten, Lanes};
+use crate::scheduler::order::{Forgotten, Lanes, Sorter};
 use jiff::Timestamp;
-use routing::delivery::{BlockedHead, Order};
+use routing::delivery::BlockedHead;
 use std::collections::HashSet;
 use uuid::Uuid;
 
@@ -14,9 +14,12 @@ impl Destination {
 
     /// What becomes of a delivery that fails, where there is an order.
     pub(in crate::scheduler) fn blocked_head(&self) -> Option<BlockedHead> {
-        self.lanes.as_ref()?;
-        let order = self.row.as_ref()?.row.spec.order.as_ref()?;
-        Some(order.blocked_head)
+        self.lanes.as_ref().map(Lanes::blocked_head)
+    }
+
+    /// What tells a page's deliveries apart, where there is an order.
+    pub(in crate::scheduler) fn sorter(&self) -> Option<Sorter> {
+        self.lanes.as_ref().map(|lanes| lanes.sorter().clone())
     }
 
     /// Keys that wait for a retry.
@@ -40,20 +43,18 @@ impl Destination {
     /// Takes over what the row says about the order. True: it is another, and what is under way has to be adopted.
     pub(super) fn configure_order(&mut self) -> bool {
         let Some(row) = &self.row else { return false };
-        let order: Option<&Order> = row.row.spec.order.as_ref();
-        let same = match (order, &self.lanes) {
+        let order = row.row.spec.order.as_ref();
+        let same = match (order, &mut self.lanes) {
             (None, None) => true,
-            (Some(order), Some(lanes)) => order.key.as_ref() == lanes.key(),
+            (Some(order), Some(lanes)) => lanes.follows(order),
             _ => false,
         };
         if same {
             return false;
         }
-        let key = order.map(|order| order.key.clone());
+        let lanes = order.map(Lanes::new);
         self.forget();
-        // It was asked for in the other order.
-        self.spoiled |= self.loading;
-        self.lanes = key.map(Lanes::new);
+        self.lanes = lanes;
         true
     }
 
@@ -104,8 +105,6 @@ impl Destination {
         for delivery in forgotten {
             self.known.remove(&delivery);
         }
-        // The page that is being read leaves out what was known when it was asked for, and may show what comes behind.
-        self.spoiled |= self.loading;
         self.note_missing(BEGINNING);
     }
 
@@ -132,46 +131,65 @@ impl Destination {
         };
         let (empty, short) = (page.is_empty(), page.len() < limit);
         self.unseen &= empty;
-        let mut over = empty;
         let mut later = None;
+        let mut reached = None;
+        let mut left_out = missed;
         let before = lanes.bytes();
+        lanes.bound(room.window);
         for entry in page {
+            let key = entry.key();
             if self.known.contains(&entry.delivery_id) || finished.contains(&entry.delivery_id) {
+                reached = Some(key);
+                continue;
+            }
+            if lanes.is_torn(entry.lane) {
+                reached = Some(key);
+                left_out = true;
                 continue;
             }
             if !entry.is_due(now) {
                 // The rest of the queue is later still.
                 later = Some(entry.due_at);
-                over = true;
                 break;
+            }
+            let parks = lanes.would_park(entry.lane, key);
+            if parks && lanes.is_crowded() {
+                // Others, whose retry has come, may be behind it.
+                reached = Some(key);
+                loaded.no_room = true;
+                continue;
             }
             let left = (room.bytes + before).saturating_sub(lanes.bytes());
             let first = at_least_one && lanes.held() == 0;
             let fits = lanes.held() < room.window && (entry.bytes() <= left || first);
-            if lanes.is_crowded() || !fits {
+            if !fits && !parks {
                 loaded.no_room = true;
                 break;
             }
             self.known.insert(entry.delivery_id);
             lanes.admit(entry, now);
             loaded.admitted += 1;
+            reached = Some(key);
         }
         self.bytes = lanes.bytes();
         if let Some(due) = later {
             self.leave_for_later(due);
         }
-        if missed {
-            // What was committed while the page was read comes with the next.
+        if left_out {
+            // What was committed or forgotten while the page was read comes with the next.
             self.note_missing(BEGINNING);
-        } else if over {
+        } else if empty || later.is_some() {
             self.missing = None;
         } else {
             self.missing = Some(BEGINNING);
             self.confirm_at = (short && !loaded.no_room).then_some(confirm);
         }
-        if over {
-            self.in_lanes(|lanes| lanes.swept(now));
+        if empty || reached.is_some() {
+            self.in_lanes(|lanes| lanes.swept(reached, now));
         }
         loaded
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,8 @@ fn entry(seconds: i64, bytes: usize) -> Entry {
         recorded_at: at(seconds),
         attempts: 0,
         retry_at: None,
+        round: Round::default(),
+        lane: 0,
         event: Arc::new(Event {
             id: Uuid::nil(),
             namespace: "n".into(),
@@ -41,7 +43,13 @@ fn retry(seconds: i64) -> Entry {
 
 fn destination(complete: bool) -> Destination {
     let mut destination = Destination::new(0, complete, at(0));
-    let row = Arc::new(table::Destination {
+    destination.row = Some(row(|_| {}));
+    destination
+}
+
+/// A row of the table.
+pub(super) fn row(change: impl FnOnce(&mut DestinationSpec)) -> Arc<Row> {
+    let mut row = table::Destination {
         uid: Uuid::nil(),
         namespace: "n".into(),
         name: "d".into(),
@@ -64,12 +72,13 @@ fn destination(complete: bool) -> Destination {
             ..DestinationSpec::default()
         },
         secrets: vec![],
-    });
-    destination.row = Some(Arc::new(Row {
+    };
+    change(&mut row.spec);
+    let row = Arc::new(row);
+    Arc::new(Row {
         target: Target::prepare(&row),
         row,
-    }));
-    destination
+    })
 }
 
 const ROOM: Room = Room {

@@ -34,13 +34,8 @@ fn a_field_whose_behaviour_comes_later_is_refused_by_name() {
 }
 
 #[test]
-fn the_five_later_kinds_say_so() {
+fn the_three_later_kinds_say_so() {
     for (kind, spec) in [
-        ("Topic", "{eventTypes: [order.created]}"),
-        (
-            "Subscription",
-            "{topic: {name: orders}, destination: {name: ci}}",
-        ),
         (
             "AlertRule",
             "{failureRate: {threshold: 10%, window: 15m}, channels: [{name: ops}]}",
@@ -482,4 +477,31 @@ spec:
         .row("Connection/shop/con")
         .expect("the last good one");
     assert!(matches!(row.spec, Spec::Connection(spec) if spec.filter.is_none()));
+}
+
+#[test]
+fn a_destination_that_is_spared_or_ordered_in_a_way_that_makes_no_sense_says_what_to_write() {
+    check(
+        "Destination",
+        "{http: {url: 'http://a.example.com/'}, circuitBreaker: {failures: 0, cooldown: 100ms}, rateLimit: {deliveries: 10, per: 2d}, \
+         ordering: {mode: Strict, key: 'body.lines[*].id'}}",
+        expect![[r#"
+            Destination/shop/x Accepted UnsupportedValue: spec.circuitBreaker.failures: `0` is out of range; write 1 to 1000
+            Destination/shop/x Accepted UnsupportedValue: spec.circuitBreaker.cooldown: `100ms` is out of range; write `1s` to `24h`
+            Destination/shop/x Accepted UnsupportedValue: spec.rateLimit.per: `2d` is out of range; write `1s` to `24h`
+            Destination/shop/x Accepted UnsupportedValue: spec.ordering.key: `body.lines[*].id` leads to many values and an event has one key; write `[0]` or another field
+            Destination/shop/x routes nothing
+        "#]],
+    );
+    check(
+        "Destination",
+        "{http: {url: 'http://a.example.com/'}, circuitBreaker: {failures: 3, failureRate: {threshold: 0%, window: 5m}}, \
+         ordering: {mode: None, key: body.id}}",
+        expect![[r#"
+            Destination/shop/x Accepted UnsupportedValue: spec.circuitBreaker: set failures or failureRate, not both
+            Destination/shop/x Accepted UnsupportedValue: spec.circuitBreaker.failureRate.threshold: `0%` is no share of failures; write a percentage above 0% and up to 100%, as `50%`
+            Destination/shop/x Accepted UnsupportedValue: spec.ordering: key and onHeadBlocked need mode: Strict
+            Destination/shop/x routes nothing
+        "#]],
+    );
 }
