@@ -386,9 +386,9 @@ impl Parts {
         let scheduled = scheduled::Wakes::default();
         ingest.open(Ready {
             recorder: recorder_handle,
+            bodies: bodies.clone(),
             pool: store.pool.clone(),
             scheduled: scheduled.tell.clone(),
-            bodies: bodies.clone(),
             table: current.clone(),
             shards,
         });

@@ -280,6 +280,7 @@ fn event_of(
         query: String::new(),
         headers: scheduled.headers.clone(),
         body: scheduled.body.clone(),
+        object_bytes: None,
         remote_addr: scheduled.remote_addr,
     };
     let mut deliveries = deliveries(event.id, matched, shards);

@@ -382,6 +382,12 @@ pub fn start(
         pool: pool.clone(),
         metrics: metrics.clone(),
     };
+    let sweep = Sweep {
+        pool: pool.clone(),
+        bodies,
+        grace: sweep::GRACE,
+        from: None,
+    };
     let jobs = Jobs {
         pool: pool.clone(),
         metrics: metrics.clone(),
@@ -393,12 +399,6 @@ pub fn start(
         metrics: metrics.clone(),
     };
     let destination_states = DestinationStates { pool: pool.clone() };
-    let sweep = Sweep {
-        pool: pool.clone(),
-        bodies,
-        grace: sweep::GRACE,
-        from: None,
-    };
     let measure = Measure {
         pool: pool.clone(),
         ingest,
@@ -409,6 +409,7 @@ pub fn start(
         leased(partitions, leases, PARTITIONS_EVERY, metrics, token),
         leased(depth, leases, DEPTH_EVERY, metrics, token),
         leased(dedup, leases, DEDUP_EVERY, metrics, token),
+        leased(sweep, leases, sweep::EVERY, metrics, token),
         leased(answers, leases, ANSWERS_EVERY, metrics, token),
         leased(
             destination_states,
@@ -418,7 +419,6 @@ pub fn start(
             token,
         ),
         woken(jobs, leases, jobs::EVERY, asked, metrics, token),
-        leased(sweep, leases, sweep::EVERY, metrics, token),
         task::spawn(
             measure,
             DEPTH_EVERY,

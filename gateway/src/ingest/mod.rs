@@ -94,11 +94,11 @@ pub struct Ingest {
 #[derive(Debug)]
 pub struct Ready {
     pub recorder: recorder::Handle,
+    pub bodies: Bodies,
     /// For what is scheduled.
     pub pool: Pool,
     /// Told when something was scheduled that is due soon.
     pub scheduled: Arc<Notify>,
-    pub bodies: Bodies,
     pub table: Arc<table::Current>,
     pub shards: u16,
 }

@@ -16,6 +16,7 @@ use super::{
     sources::Counts,
 };
 use crate::{
+    bodies::{Bodies, NotKept},
     errors::{Publisher, Refusal},
     seen::Seen,
 };
@@ -268,6 +269,7 @@ impl Ingest {
                         query: String::new(),
                         headers: judged.headers.clone(),
                         body: event.body,
+                        object_bytes: None,
                         remote_addr: new.remote_addr,
                     }),
                     verification,
@@ -300,9 +302,18 @@ impl Ingest {
             scheduled: false,
             answer,
         };
+        let kept = keep_all(&ready.bodies, &mut events).await?;
         let more = events.split_off(1);
         let first = events.pop().expect("a publication has one event at least");
-        match ready.recorder.record_all(first, more, charge).await? {
+        let recorded = ready.recorder.record_all(first, more, charge).await;
+        // Where nobody can know whether they were recorded, the sweep will.
+        if !matches!(
+            recorded,
+            Ok(Kept::New | Kept::Duplicate(_)) | Err(Refusal::DatabaseAway)
+        ) {
+            forget_all(&ready.bodies, &kept).await;
+        }
+        match recorded? {
             // No topic has a dedup rule.
             Kept::New | Kept::Duplicate(_) => Ok(Taken::Published(published)),
             Kept::Answered(answer) => Ok(Taken::Before(answer)),
@@ -589,5 +600,26 @@ async fn cancel(ready: &Ready, topic: &Topic, id: Uuid) -> Result<Reply, Refusal
         ))
     } else {
         Err(Refusal::ScheduledNotFound)
+    }
+}
+/// Puts large bodies where they belong. Returns the events whose bodies are objects now.
+async fn keep_all(bodies: &Bodies, events: &mut [Recorded]) -> Result<Vec<Uuid>, Refusal> {
+    let mut kept = Vec::new();
+    for recorded in events {
+        match bodies.keep(recorded).await {
+            Ok(true) => kept.push(recorded.event.id),
+            Ok(false) => {}
+            Err(NotKept) => {
+                forget_all(bodies, &kept).await;
+                return Err(Refusal::StoreAway);
+            }
+        }
+    }
+    Ok(kept)
+}
+
+async fn forget_all(bodies: &Bodies, kept: &[Uuid]) {
+    for event in kept {
+        bodies.forget(*event).await;
     }
 }
