@@ -269,7 +269,6 @@ fn event_of(
         found.map(|found| (found.uid, found.destination)).collect()
     });
     let event = Event {
-        object_bytes: None,
         id: scheduled.id,
         namespace: scheduled.namespace.clone(),
         source_id: scheduled.topic_id,

@@ -258,7 +258,6 @@ impl Ingest {
                 Recorded {
                     deliveries,
                     event: Arc::new(Event {
-                        object_bytes: None,
                         id,
                         namespace: new.counts.namespace().clone(),
                         source_id: new.topic.uid,
