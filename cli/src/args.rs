@@ -1,5 +1,7 @@
 //! The command line. Every help line says the default and the unit.
 
+#[cfg(feature = "dev")]
+use crate::operate;
 use clap::{Args, Parser, Subcommand};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -27,6 +29,18 @@ pub enum Verb {
     Lint(Lint),
     /// Send one event through verification, filters and transforms, without a server
     Test(Trial),
+    /// Dead letters: list them, look at each attempt of one, send them again
+    #[cfg(feature = "dev")]
+    #[command(subcommand)]
+    Deliveries(operate::args::Deliveries),
+    /// Send an event again where it became a dead letter
+    #[cfg(feature = "dev")]
+    #[command(subcommand)]
+    Events(operate::args::Event),
+    /// Send many dead letters again in the background: at a rate, to be stopped and resumed
+    #[cfg(feature = "dev")]
+    #[command(subcommand)]
+    Jobs(operate::args::Jobs),
 }
 
 #[derive(Clone, Args)]
@@ -188,20 +202,26 @@ mod tests {
 
     #[test]
     fn every_flag_has_a_line_of_help_and_optional_ones_say_their_default() {
-        for verb in Command::command().get_subcommands() {
-            for arg in verb
-                .get_arguments()
-                .filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version"))
-            {
-                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-                let many = help.contains("several times");
-                assert!(
-                    arg.is_required_set() || many || help.contains("[default: "),
-                    "{} {}: {help:?}",
-                    verb.get_name(),
-                    arg.get_id()
-                );
-            }
+        check(&Command::command());
+    }
+
+    fn check(command: &clap::Command) {
+        for arg in command
+            .get_arguments()
+            .filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version"))
+        {
+            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            let many = help.contains("several times");
+            assert!(
+                (arg.is_required_set() && !help.is_empty()) || many || help.contains("[default: "),
+                "{} {}: {help:?}",
+                command.get_name(),
+                arg.get_id()
+            );
+        }
+        for verb in command.get_subcommands() {
+            assert!(verb.get_about().is_some(), "{}", verb.get_name());
+            check(verb);
         }
     }
 

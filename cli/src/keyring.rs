@@ -21,8 +21,12 @@ pub(crate) fn load_or_make(path: &Path) -> Result<Keyring> {
     Ok(Keyring::load(path)?)
 }
 
-/// Written beside and renamed: a crash leaves a whole ring or none.
 fn make(path: &Path) -> io::Result<()> {
+    write_private(path, Keyring::generate().to_text().expose())
+}
+
+/// A file that only its owner reads. Written beside and renamed: a crash leaves a whole one or none.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("new");
     let _ = fs::remove_file(&draft);
     let mut file = OpenOptions::new()
@@ -30,7 +34,7 @@ fn make(path: &Path) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(&draft)?;
-    file.write_all(Keyring::generate().to_text().expose())?;
+    file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&draft, path)
 }

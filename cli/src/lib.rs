@@ -1,6 +1,6 @@
-//! The `hookstream` command: `dev`, `lint`, `test`.
+//! The `hookstream` command: `dev`, `lint`, `test`; `deliveries`, `events` and `jobs`.
 //!
-//! All three read the manifests that a cluster gets, unchanged. `lint` and `test` are the operator's compiler and the
+//! The first three read the manifests that a cluster gets, unchanged. `lint` and `test` are the operator's compiler and the
 //! gateway's matching without a server; `dev` is operator and gateway themselves, in one process.
 //!
 //! Exit codes: 0 done, 1 failed (the reason is on stderr; for `lint`, there are findings), 2 wrong usage.
@@ -19,6 +19,8 @@ mod lines;
 mod lint;
 pub mod locate;
 pub mod manifests;
+#[cfg(feature = "dev")]
+pub mod operate;
 mod schema;
 mod trial;
 #[cfg(feature = "dev")]
@@ -35,6 +37,12 @@ pub fn run(command: Command) -> ExitCode {
         args::Verb::Dev(options) => dev::run(options),
         args::Verb::Lint(options) => lint::run(&options),
         args::Verb::Test(options) => trial::run(&options),
+        #[cfg(feature = "dev")]
+        args::Verb::Deliveries(verb) => operate::run(operate::args::Verb::Deliveries(verb)),
+        #[cfg(feature = "dev")]
+        args::Verb::Events(verb) => operate::run(operate::args::Verb::Event(verb)),
+        #[cfg(feature = "dev")]
+        args::Verb::Jobs(verb) => operate::run(operate::args::Verb::Jobs(verb)),
     };
     match done {
         Ok(code) => code,

@@ -161,7 +161,8 @@ fn columns(kind: Kind) -> Vec<CustomResourceColumnDefinition> {
             ("From", ".spec.source.name", 0),
             ("Key", ".spec.primaryKey", 0),
         ],
-        Kind::Topic | Kind::AlertRule | Kind::NotificationChannel => &[],
+        Kind::Topic => &[("URL", ".status.url", 0)],
+        Kind::AlertRule | Kind::NotificationChannel => &[],
     };
     let common = [
         (

@@ -35,6 +35,20 @@ pub struct HttpProvider {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub template: Option<String>,
+    /// Send every event as a CloudEvent 1.0: `Binary` (attributes are `ce-` headers, the body is the data) or `Structured` (one JSON
+    /// object). One that was published as a CloudEvent keeps its attributes; of any other, `id` is the event's id, `type` the payload's
+    /// `type`, and the data is the payload. Not with `template`. Default: as it was published or received, CloudEvents in structured mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_events: Option<CloudEventsMode>,
+}
+
+/// How CloudEvents are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CloudEventsMode {
+    /// Attributes are `ce-` headers, the body is the data.
+    Binary,
+    /// The body is a JSON object with attributes and data.
+    Structured,
 }
 
 /// A method that deliveries use.

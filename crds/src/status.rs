@@ -20,7 +20,7 @@ pub struct Status {
     /// The id in the API, in headers and in the database: a prefix and the UID without dashes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Where senders post to.
+    /// Where senders post to, and publishers to a topic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub url: Option<String>,

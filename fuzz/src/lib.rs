@@ -7,6 +7,7 @@ pub mod client_address;
 pub mod filter_paths;
 pub mod filters;
 pub mod proxy_protocol;
+pub mod publication;
 pub mod request;
 pub mod schema;
 pub mod verification;
@@ -20,6 +21,7 @@ pub const TARGETS: &[Target] = &[
     ("filter_paths", filter_paths::run),
     ("filters", filters::run),
     ("proxy_protocol", proxy_protocol::run),
+    ("publication", publication::run),
     ("schema", schema::run),
     ("verification", verification::run),
 ];

@@ -114,6 +114,11 @@ fn proxy_protocol() {
 }
 
 #[test]
+fn publication() {
+    short("publication");
+}
+
+#[test]
 fn schema() {
     short("schema");
 }

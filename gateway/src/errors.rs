@@ -23,8 +23,30 @@ pub const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-re
 pub enum Refusal {
     #[error("Source not found")]
     SourceNotFound,
-    #[error("Nothing is served at this path; events go to /v1/ingest/…")]
+    #[error("Nothing is served at this path; events go to /v1/ingest/… or /v1/topics/…/publish")]
     PathNotFound,
+    #[error("Topic not found")]
+    TopicNotFound,
+    #[error(
+        "Topics of this name in several namespaces have this publish key; name the topic by its id, as top_…"
+    )]
+    TopicAmbiguous,
+    #[error(
+        "No scheduled event of this topic has this id: it was published or cancelled, or never was"
+    )]
+    ScheduledNotFound,
+    #[error("{}", .0.message())]
+    NotAPublisher(Publisher),
+    /// A sentence that says what to change.
+    #[error("{0}")]
+    Unpublishable(String),
+    #[error("{}", type_not_allowed(.event_type.as_deref()))]
+    EventTypeNotAllowed {
+        event_type: Option<String>,
+        event_types: Vec<String>,
+    },
+    #[error("This idempotency key came with another request; use a new key for a new request")]
+    IdempotencyMismatch,
     #[error("Method not allowed here; allowed: {allow}")]
     MethodNotAllowed { allow: String },
     #[error("Source is archived; nothing was recorded")]
@@ -45,7 +67,7 @@ pub enum Refusal {
         current: u32,
         retry_after: Duration,
     },
-    #[error("Body doesn't fit the source's JSON Schema; nothing was recorded")]
+    #[error("Body doesn't fit the JSON Schema; nothing was recorded")]
     SchemaInvalid(Vec<Misfit>),
     #[error("Duplicate of {first}; it was recorded as such and goes nowhere")]
     Duplicate { first: String },
@@ -85,12 +107,57 @@ pub enum Refusal {
     NotReady,
 }
 
+/// Why somebody may not publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publisher {
+    /// No key came.
+    KeyMissing,
+    KeyWrong,
+    /// The topic names none.
+    NoKeys,
+}
+
+impl Publisher {
+    fn message(self) -> &'static str {
+        match self {
+            Publisher::KeyMissing => {
+                "No publish key; send the topic's in the header X-API-Key, or as Authorization: Bearer"
+            }
+            Publisher::KeyWrong => "This is no publish key of the topic",
+            Publisher::NoKeys => {
+                "Nobody may publish to this topic: its spec.publishKeyRefs names no key"
+            }
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Publisher::KeyMissing => "publish_key_missing",
+            Publisher::KeyWrong => "publish_key_wrong",
+            Publisher::NoKeys => "no_publish_keys",
+        }
+    }
+}
+
+fn type_not_allowed(event_type: Option<&str>) -> String {
+    match event_type {
+        Some(event_type) => format!("The topic takes no events of the type {event_type}"),
+        None => "The topic takes events of certain types, and this one has no `type`".to_owned(),
+    }
+}
+
 impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
-            Refusal::SourceNotFound | Refusal::SourceArchived | Refusal::PathNotFound => {
-                StatusCode::NOT_FOUND
-            }
+            Refusal::SourceNotFound
+            | Refusal::SourceArchived
+            | Refusal::PathNotFound
+            | Refusal::TopicNotFound
+            | Refusal::ScheduledNotFound => StatusCode::NOT_FOUND,
+            Refusal::TopicAmbiguous | Refusal::IdempotencyMismatch => StatusCode::CONFLICT,
+            Refusal::NotAPublisher(_) => StatusCode::UNAUTHORIZED,
+            Refusal::Unpublishable(_) => StatusCode::BAD_REQUEST,
+            Refusal::EventTypeNotAllowed { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::AddressBlocked { .. } | Refusal::OriginNotAllowed => StatusCode::FORBIDDEN,
             Refusal::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -120,6 +187,13 @@ impl Refusal {
         match self {
             Refusal::SourceNotFound => "SOURCE_NOT_FOUND",
             Refusal::PathNotFound => "NOT_FOUND",
+            Refusal::TopicNotFound => "TOPIC_NOT_FOUND",
+            Refusal::TopicAmbiguous => "TOPIC_AMBIGUOUS",
+            Refusal::ScheduledNotFound => "SCHEDULED_EVENT_NOT_FOUND",
+            Refusal::NotAPublisher(_) => "UNAUTHORIZED",
+            Refusal::Unpublishable(_) => "INVALID_REQUEST",
+            Refusal::EventTypeNotAllowed { .. } => "EVENT_TYPE_NOT_ALLOWED",
+            Refusal::IdempotencyMismatch => "IDEMPOTENCY_MISMATCH",
             Refusal::MethodNotAllowed { .. } => "METHOD_NOT_ALLOWED",
             Refusal::SourceArchived => "SOURCE_ARCHIVED",
             Refusal::SourcePaused => "SOURCE_PAUSED",
@@ -149,6 +223,13 @@ impl Refusal {
         match self {
             Refusal::SourceNotFound => "source_not_found",
             Refusal::PathNotFound => "path_not_found",
+            Refusal::TopicNotFound => "topic_not_found",
+            Refusal::TopicAmbiguous => "topic_ambiguous",
+            Refusal::ScheduledNotFound => "scheduled_not_found",
+            Refusal::NotAPublisher(why) => why.as_str(),
+            Refusal::Unpublishable(_) => "unpublishable",
+            Refusal::EventTypeNotAllowed { .. } => "event_type",
+            Refusal::IdempotencyMismatch => "idempotency_mismatch",
             Refusal::MethodNotAllowed { .. } => "method_not_allowed",
             Refusal::SourceArchived => "source_archived",
             Refusal::SourcePaused => "source_paused",
@@ -184,6 +265,11 @@ impl Refusal {
         match self {
             Refusal::SchemaInvalid(misfits) => Some(json!({ "validation_errors": misfits })),
             Refusal::Duplicate { first } => Some(json!({ "event_id": first })),
+            Refusal::NotAPublisher(why) => Some(json!({ "reason": why.as_str() })),
+            Refusal::EventTypeNotAllowed {
+                event_type,
+                event_types,
+            } => Some(json!({ "event_type": event_type, "event_types": event_types })),
             Refusal::Unauthorized(refused, _) => Some(json!({ "reason": refused.as_str() })),
             Refusal::AddressBlocked { sender, .. } => {
                 Some(json!({ "reason": self.reason(), "address": sender }))
@@ -404,7 +490,17 @@ mod tests {
         std::iter::successors(Some(Refusal::SourceNotFound), |refusal| {
             Some(match refusal {
                 Refusal::SourceNotFound => Refusal::PathNotFound,
-                Refusal::PathNotFound => Refusal::MethodNotAllowed {
+                Refusal::PathNotFound => Refusal::TopicNotFound,
+                Refusal::TopicNotFound => Refusal::TopicAmbiguous,
+                Refusal::TopicAmbiguous => Refusal::ScheduledNotFound,
+                Refusal::ScheduledNotFound => Refusal::NotAPublisher(Publisher::KeyWrong),
+                Refusal::NotAPublisher(_) => Refusal::Unpublishable("it is empty".into()),
+                Refusal::Unpublishable(_) => Refusal::EventTypeNotAllowed {
+                    event_type: None,
+                    event_types: vec!["order.paid".into()],
+                },
+                Refusal::EventTypeNotAllowed { .. } => Refusal::IdempotencyMismatch,
+                Refusal::IdempotencyMismatch => Refusal::MethodNotAllowed {
                     allow: "POST".into(),
                 },
                 Refusal::MethodNotAllowed { .. } => Refusal::SourceArchived,
@@ -475,6 +571,7 @@ mod tests {
             include_str!("ingest/tests/checks.rs"),
             include_str!("ingest/tests/rules.rs"),
             include_str!("ingest/tests/heads.rs"),
+            include_str!("ingest/tests/topics.rs"),
             include_str!("recorder/tests.rs"),
         ]
         .concat();

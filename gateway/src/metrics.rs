@@ -19,6 +19,7 @@ pub struct Metrics {
     pub recorder: Recorder,
     pub table: Table,
     pub housekeeping: Housekeeping,
+    pub jobs: Jobs,
     pub pool: Pool,
     pub delivery: DeliveryMetrics,
     pub egress: egress::Metrics,
@@ -40,6 +41,7 @@ impl Metrics {
             recorder: Recorder::new(registry),
             table: Table::new(registry),
             housekeeping: Housekeeping::new(registry),
+            jobs: Jobs::new(registry),
             pool: Pool::new(registry),
             delivery: DeliveryMetrics::new(registry),
             egress: egress::Metrics::new(registry),
@@ -228,6 +230,13 @@ pub struct Housekeeping {
     pub retention_lag_seconds: GaugeVec,
     pub retention_lost_deliveries: IntCounter,
     pub dedup_expired: IntCounter,
+    pub idempotency_expired: IntCounter,
+    /// As above.
+    pub scheduled_events: IntGaugeVec,
+    /// As above.
+    pub scheduled_overdue_seconds: GaugeVec,
+    pub scheduled_published: IntCounter,
+    pub scheduled_late_seconds: Histogram,
     /// As above.
     pub dedup_overdue_seconds: GaugeVec,
     /// As above.
@@ -265,6 +274,34 @@ impl Housekeeping {
                 "hookstream_dedup_expired_total",
                 "Keys of events that were forgotten, since their window was over.",
             ),
+            idempotency_expired: counter(
+                registry,
+                "hookstream_idempotency_expired_total",
+                "Answers to publications that were forgotten, a day after they were given.",
+            ),
+            scheduled_events: gauges(
+                registry,
+                "hookstream_scheduled_events",
+                "Events that are to be published later, counted up to a bound. Only the replica that publishes them shows it.",
+                &[],
+            ),
+            scheduled_overdue_seconds: gauges_seconds(
+                registry,
+                "hookstream_scheduled_overdue_seconds",
+                "For how long the oldest event that is due has not been published. Only the replica that publishes them shows it.",
+                &[],
+            ),
+            scheduled_published: counter(
+                registry,
+                "hookstream_scheduled_published_total",
+                "Scheduled events that were published when they were due.",
+            ),
+            scheduled_late_seconds: histogram(
+                registry,
+                "hookstream_scheduled_late_seconds",
+                "From the time at which an event was due to its commit.",
+                SECONDS,
+            ),
             dedup_overdue_seconds: gauges_seconds(
                 registry,
                 "hookstream_dedup_overdue_seconds",
@@ -276,6 +313,42 @@ impl Housekeeping {
                 "hookstream_partitions_ahead",
                 "Days after today whose partitions exist already. Only the replica that tidies shows it.",
                 &[],
+            ),
+        }
+    }
+}
+
+/// What people asked for to be done to many deliveries.
+#[derive(Debug)]
+pub struct Jobs {
+    /// No labels; a vector, so that a replica that no longer works on them shows nothing.
+    pub running: IntGaugeVec,
+    /// Labels: result.
+    pub deliveries: IntCounterVec,
+    /// Labels: state.
+    pub ended: IntCounterVec,
+}
+
+impl Jobs {
+    fn new(registry: &Registry) -> Jobs {
+        Jobs {
+            running: gauges(
+                registry,
+                "hookstream_jobs_running",
+                "Jobs that are not done and were not stopped. Only the replica that works on them shows it.",
+                &[],
+            ),
+            deliveries: counters(
+                registry,
+                "hookstream_job_deliveries_total",
+                "Deliveries that jobs came to, by result: retried, or the reason why one can't be.",
+                &["result"],
+            ),
+            ended: counters(
+                registry,
+                "hookstream_jobs_ended_total",
+                "Jobs that came to their end, by state: done, or failed; their rows say why.",
+                &["state"],
             ),
         }
     }

@@ -11,14 +11,16 @@
 use crate::{errors::Refusal, ingest::body::Charge, metrics};
 use jiff::{ToSpan, tz::TimeZone};
 use std::{future::Future, sync::Arc, time::Duration};
-use store::{Pool, events::Recorded};
+use store::{
+    Pool,
+    events::{Kept, Recorded},
+};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     task::JoinSet,
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -57,11 +59,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Where events are recorded: Postgres, or a test's.
 pub trait Book: Clone + Send + Sync + 'static {
-    /// All or nothing; may be called again with the same batch. Of each event the one that it is a duplicate of.
-    fn record(
-        &self,
-        batch: &[Recorded],
-    ) -> impl Future<Output = store::Result<Vec<Option<Uuid>>>> + Send;
+    /// All or nothing; may be called again with the same batch. Of each event what became of it.
+    fn record(&self, batch: &[Recorded]) -> impl Future<Output = store::Result<Vec<Kept>>> + Send;
 
     /// Makes room for the rows of this batch, unless no clock can be right that wants them there.
     fn make_partitions(&self, batch: &[Recorded])
@@ -69,7 +68,7 @@ pub trait Book: Clone + Send + Sync + 'static {
 }
 
 impl Book for Pool {
-    async fn record(&self, batch: &[Recorded]) -> store::Result<Vec<Option<Uuid>>> {
+    async fn record(&self, batch: &[Recorded]) -> store::Result<Vec<Kept>> {
         store::events::record(self, batch).await
     }
 
@@ -95,36 +94,41 @@ impl Book for Pool {
 /// Is told of everything that was committed and has deliveries. Must not block.
 pub type HandOver = Arc<dyn Fn(Vec<Recorded>) + Send + Sync>;
 
-/// What became of an event that is committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Committed {
-    First,
-    /// Of this event; it is kept as such and goes nowhere.
-    Duplicate(Uuid),
-}
-
-impl Committed {
-    fn of(first: Option<Uuid>) -> Committed {
-        first.map_or(Committed::First, Committed::Duplicate)
-    }
-}
-
 /// Gives events to the writers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle(mpsc::Sender<Entry>);
 
+/// What is committed as one: an event, or several of one request.
 #[derive(Debug)]
 struct Entry {
     recorded: Recorded,
-    answer: oneshot::Sender<Result<Committed, Refusal>>,
+    /// Those after the first; nearly always none, which takes no memory.
+    more: Vec<Recorded>,
+    answer: oneshot::Sender<Result<Kept, Refusal>>,
     /// The body's share of the budget, until the sender has its answer.
     _charge: Option<Charge>,
 }
 
+impl Entry {
+    fn events(&self) -> impl Iterator<Item = &Recorded> {
+        std::iter::once(&self.recorded).chain(&self.more)
+    }
+}
+
 impl Handle {
     /// Returns once the event is committed, or is known not to be, or nobody can know.
-    pub async fn record(&self, recorded: Recorded, charge: Charge) -> Result<Committed, Refusal> {
-        self.enqueue(recorded, Some(charge))?
+    pub async fn record(&self, recorded: Recorded, charge: Charge) -> Result<Kept, Refusal> {
+        self.record_all(recorded, Vec::new(), charge).await
+    }
+
+    /// The same for several that are recorded all or not at all: none has a dedup key, all have the same claim or none.
+    pub async fn record_all(
+        &self,
+        first: Recorded,
+        more: Vec<Recorded>,
+        charge: Charge,
+    ) -> Result<Kept, Refusal> {
+        self.enqueue(first, more, Some(charge))?
             .await
             .unwrap_or(Err(Refusal::DatabaseAway))
     }
@@ -132,12 +136,14 @@ impl Handle {
     fn enqueue(
         &self,
         recorded: Recorded,
+        more: Vec<Recorded>,
         charge: Option<Charge>,
-    ) -> Result<oneshot::Receiver<Result<Committed, Refusal>>, Refusal> {
+    ) -> Result<oneshot::Receiver<Result<Kept, Refusal>>, Refusal> {
         let (answer, answered) = oneshot::channel();
         self.0
             .try_send(Entry {
                 recorded,
+                more,
                 answer,
                 _charge: charge,
             })
@@ -222,32 +228,48 @@ impl<B: Book> Writer<B> {
 
     /// How many of the entries go into one commit.
     fn fitting(&self, waiting: &[Entry]) -> usize {
-        let (mut bytes, mut deliveries) = (0, 0);
-        let fitting = waiting
-            .iter()
-            .take(self.options.max_batch_events)
-            .take_while(|entry| {
-                bytes += entry.recorded.event.body.len() + entry.recorded.event.headers.len();
-                deliveries += entry.recorded.deliveries.len();
-                bytes <= self.options.max_batch_bytes && deliveries <= MAX_BATCH_DELIVERIES
-            });
+        let (mut events, mut bytes, mut deliveries) = (0, 0, 0);
+        let fitting = waiting.iter().take_while(|entry| {
+            for recorded in entry.events() {
+                events += 1;
+                bytes += recorded.event.body.len() + recorded.event.headers.len();
+                deliveries += recorded.deliveries.len();
+            }
+            events <= self.options.max_batch_events
+                && bytes <= self.options.max_batch_bytes
+                && deliveries <= MAX_BATCH_DELIVERIES
+        });
         fitting.count().max(1)
     }
 
     async fn commit(&mut self, batch: Vec<Entry>) {
-        let (recorded, answers): (Vec<Recorded>, Vec<_>) = batch
-            .into_iter()
-            .map(|entry| (entry.recorded, (entry.answer, entry._charge)))
-            .unzip();
-        let results = self.record(&recorded).await;
+        let mut recorded = Vec::with_capacity(batch.len());
+        let mut answers = Vec::with_capacity(batch.len());
+        // Behind the last event of each entry.
+        let mut ends = Vec::with_capacity(batch.len());
+        for mut entry in batch {
+            recorded.push(entry.recorded);
+            recorded.append(&mut entry.more);
+            ends.push(recorded.len());
+            answers.push((entry.answer, entry._charge));
+        }
+        let results = self.record(&recorded, &ends).await;
         let mut committed = Vec::with_capacity(recorded.len());
-        for (recorded, result) in recorded.into_iter().zip(&results) {
-            if matches!(result, Ok(Committed::First)) && !recorded.deliveries.is_empty() {
-                self.metrics
-                    .recorder
-                    .deliveries
-                    .inc_by(recorded.deliveries.len() as u64);
-                committed.push(recorded);
+        let mut rest = recorded.into_iter();
+        let mut start = 0;
+        for (end, result) in ends.iter().zip(&results) {
+            let events = end - start;
+            start = *end;
+            let new = matches!(result, Ok(Kept::New));
+            for recorded in rest.by_ref().take(events) {
+                if new && !recorded.deliveries.is_empty() {
+                    let deliveries = recorded.deliveries.len() as u64;
+                    self.metrics.recorder.deliveries.inc_by(deliveries);
+                    committed.push(recorded);
+                }
+            }
+            if result.is_err() {
+                self.metrics.recorder.failed_events.inc_by(events as u64);
             }
         }
         // The scheduler first: it only takes a pointer, and the delivery is what happens next.
@@ -255,26 +277,35 @@ impl<B: Book> Writer<B> {
             (self.hand_over)(committed);
         }
         for ((answer, _charge), result) in answers.into_iter().zip(results) {
-            if result.is_err() {
-                self.metrics.recorder.failed_events.inc();
-            }
             // The sender may have gone; its event is recorded all the same.
             let _ = answer.send(result);
         }
     }
 
-    /// One result for each event. A batch with a row that the database refuses is halved until that row is alone.
-    async fn record(&mut self, recorded: &[Recorded]) -> Vec<Result<Committed, Refusal>> {
-        let mut results = Vec::with_capacity(recorded.len());
-        let mut parts = vec![recorded];
-        while let Some(part) = parts.pop() {
+    /// One result for each entry, which ends where `ends` says. A batch with a row that the database refuses is halved
+    /// until that row's entry is alone.
+    async fn record(
+        &mut self,
+        recorded: &[Recorded],
+        ends: &[usize],
+    ) -> Vec<Result<Kept, Refusal>> {
+        let start = |entry: usize| entry.checked_sub(1).map_or(0, |before| ends[before]);
+        let mut results = Vec::with_capacity(ends.len());
+        let mut parts = Vec::from_iter([(0, ends.len())]);
+        while let Some((first, last)) = parts.pop() {
+            let entries = first..last;
+            let from = start(entries.start);
+            let part = &recorded[from..start(entries.end)];
             match self.record_part(part).await {
-                Ok(firsts) => {
-                    results.extend(firsts.into_iter().map(|first| Ok(Committed::of(first))));
+                Ok(mut kept) => {
+                    // Of several events of one entry the first stands for all.
+                    let firsts = entries.map(|entry| start(entry) - from);
+                    let first = |at: usize| std::mem::replace(&mut kept[at], Kept::New);
+                    results.extend(firsts.map(first).map(Ok));
                 }
-                Err(store::Error::Data(_)) if part.len() > 1 => {
-                    let (first, second) = part.split_at(part.len() / 2);
-                    parts.extend([second, first]);
+                Err(store::Error::Data(_)) if entries.len() > 1 => {
+                    let middle = first + entries.len() / 2;
+                    parts.extend([(middle, last), (first, middle)]);
                 }
                 Err(store::Error::Data(source)) => {
                     let event = &part[0].event;
@@ -287,14 +318,14 @@ impl<B: Book> Writer<B> {
                         error = service::log::chain(&error),
                         "events could not be recorded; their senders are told to send again"
                     );
-                    results.extend(part.iter().map(|_| Err(Refusal::DatabaseAway)));
+                    results.extend(entries.map(|_| Err(Refusal::DatabaseAway)));
                 }
             }
         }
         results
     }
 
-    async fn record_part(&mut self, part: &[Recorded]) -> store::Result<Vec<Option<Uuid>>> {
+    async fn record_part(&mut self, part: &[Recorded]) -> store::Result<Vec<Kept>> {
         let patience = if self.away {
             PATIENCE_WHEN_AWAY
         } else {
@@ -306,7 +337,7 @@ impl<B: Book> Writer<B> {
         loop {
             let started = service::clock::instant();
             let error = match bounded(given_up, self.book.record(part)).await {
-                Ok(firsts) => {
+                Ok(kept) => {
                     self.away = false;
                     self.metrics
                         .recorder
@@ -317,7 +348,7 @@ impl<B: Book> Writer<B> {
                             .duration_since(started)
                             .as_secs_f64(),
                     );
-                    return Ok(firsts);
+                    return Ok(kept);
                 }
                 Err(store::Error::MissingPartition(_)) if !partitions_made => {
                     match bounded(given_up, self.book.make_partitions(part)).await {

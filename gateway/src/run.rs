@@ -13,7 +13,7 @@ use crate::{
     egress, hints,
     ingest::{Ingest, Proxies, Ready, replicas, replicas::Count},
     metrics::Metrics,
-    recorder, scheduler,
+    recorder, scheduled, scheduler,
     seen::Observer,
     server,
     table::{self, Keys, Loader},
@@ -362,15 +362,19 @@ impl Parts {
             metrics.clone(),
             ends.recorder.clone(),
         );
+        let scheduled = scheduled::Wakes::default();
         ingest.open(Ready {
             recorder: recorder_handle,
+            pool: store.pool.clone(),
+            scheduled: scheduled.tell.clone(),
             table: current.clone(),
             shards,
         });
 
+        let asked = Arc::new(Notify::new());
         let mut background = vec![hints::start(
             store.clone(),
-            ears(handle, wake),
+            ears(handle.clone(), wake, scheduled.due.clone(), asked.clone()),
             ends.background.clone(),
         )];
         let leases = tasks::Leases::new(store.pool.clone(), id.clone());
@@ -378,7 +382,16 @@ impl Parts {
             &leases,
             options.retention,
             ingest.clone(),
+            current.clone(),
+            asked,
+            metrics,
+            &ends.background,
+        ));
+        background.extend(scheduled.start(
+            &leases,
             current,
+            shards,
+            hand_over(handle),
             metrics,
             &ends.background,
         ));
@@ -564,13 +577,20 @@ fn hand_over(delivery: scheduler::Handle) -> recorder::HandOver {
     Arc::new(move |recorded| delivery.recorded(recorded))
 }
 
-fn ears(delivery: scheduler::Handle, routes: Arc<Notify>) -> hints::Ears {
+fn ears(
+    delivery: scheduler::Handle,
+    routes: Arc<Notify>,
+    scheduled: Arc<Notify>,
+    jobs: Arc<Notify>,
+) -> hints::Ears {
     let (queue, resets) = (delivery.clone(), delivery.clone());
     let (replicas, lost) = (delivery.clone(), delivery);
     hints::Ears {
         routes,
         queue: Box::new(move |destinations| queue.hint(destinations)),
         resets: Box::new(move |destinations| resets.resets(destinations)),
+        scheduled,
+        jobs,
         replicas: Box::new(move || replicas.replicas_changed()),
         lost: Box::new(move || lost.rescan()),
     }

@@ -1,9 +1,14 @@
-//! Housekeeping: what one replica does for all (partitions, retention, measuring the queue), chosen by a task lease, and
-//! what each measures of itself.
+//! Housekeeping: what one replica does for all (partitions, retention, measuring the queue, jobs), chosen by a task lease,
+//! and what each measures of itself.
 //!
 //! Doing a duty twice does no harm; the lease only saves the work, and makes one replica show the numbers.
 
-use crate::{ingest::Ingest, metrics::Metrics, table};
+use crate::{
+    ingest::Ingest,
+    jobs::{self, Jobs},
+    metrics::Metrics,
+    table,
+};
 use anyhow::Context;
 use jiff::{Timestamp, tz::TimeZone};
 use service::{
@@ -16,7 +21,9 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use store::{Lease, Pool, dedup, destination_state, lease, partitions, queue};
+use store::{
+    Lease, Pool, dedup, destination_state, idempotency, jobs::forget, lease, partitions, queue,
+};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +53,10 @@ impl Leases {
             holder,
             held: Arc::default(),
         }
+    }
+
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// Takes or prolongs the lease of a duty; false: it is another's.
@@ -136,6 +147,9 @@ impl Duty for Partitions {
         })
         .await
         .context("dropping what is older than the retention")?;
+        forget(&self.pool)
+            .await
+            .context("forgetting jobs that ended long ago")?;
         if made > 0 || !dropped.is_empty() {
             tracing::info!(made, dropped = dropped.len(), %keep_from, "partitions");
         }
@@ -256,6 +270,33 @@ impl Duty for Dedup {
     }
 }
 
+/// Forgets the answers to publications whose idempotency keys have expired.
+struct Answers {
+    pool: Pool,
+    metrics: Arc<Metrics>,
+}
+
+const ANSWERS_EVERY: Duration = Duration::from_secs(30);
+
+impl Duty for Answers {
+    const NAME: &'static str = "idempotency";
+
+    async fn perform(&mut self) -> anyhow::Result<()> {
+        for _ in 0..DEDUP_SWEEP {
+            let gone = idempotency::expire(&self.pool, DEDUP_STATEMENT)
+                .await
+                .context("forgetting answers")?;
+            self.metrics.housekeeping.idempotency_expired.inc_by(gone);
+            if gone < u64::from(DEDUP_STATEMENT) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn relieved(&mut self) {}
+}
+
 /// Forgets what was remembered of destinations that were deleted.
 pub struct DestinationStates {
     pub pool: Pool,
@@ -321,6 +362,7 @@ pub fn start(
     retention: Duration,
     ingest: Arc<Ingest>,
     table: Arc<table::Current>,
+    asked: Arc<Notify>,
     metrics: &Arc<Metrics>,
     token: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
@@ -338,6 +380,16 @@ pub fn start(
         pool: pool.clone(),
         metrics: metrics.clone(),
     };
+    let jobs = Jobs {
+        pool: pool.clone(),
+        metrics: metrics.clone(),
+        wake: asked.clone(),
+        token: token.clone(),
+    };
+    let answers = Answers {
+        pool: pool.clone(),
+        metrics: metrics.clone(),
+    };
     let destination_states = DestinationStates { pool: pool.clone() };
     let measure = Measure {
         pool: pool.clone(),
@@ -349,6 +401,7 @@ pub fn start(
         leased(partitions, leases, PARTITIONS_EVERY, metrics, token),
         leased(depth, leases, DEPTH_EVERY, metrics, token),
         leased(dedup, leases, DEDUP_EVERY, metrics, token),
+        leased(answers, leases, ANSWERS_EVERY, metrics, token),
         leased(
             destination_states,
             leases,
@@ -356,6 +409,7 @@ pub fn start(
             metrics,
             token,
         ),
+        woken(jobs, leases, jobs::EVERY, asked, metrics, token),
         task::spawn(
             measure,
             DEPTH_EVERY,
@@ -373,19 +427,25 @@ fn leased<D: Duty>(
     metrics: &Metrics,
     token: &CancellationToken,
 ) -> JoinHandle<()> {
+    woken(duty, leases, every, Arc::default(), metrics, token)
+}
+
+/// Starts a duty: it is performed at least so often, and whenever `wake` says so, by the replica that holds its lease.
+pub fn woken<D: Duty>(
+    duty: D,
+    leases: &Leases,
+    every: Duration,
+    wake: Arc<Notify>,
+    metrics: &Metrics,
+    token: &CancellationToken,
+) -> JoinHandle<()> {
     // Outlives two activations that fail, so that a duty doesn't wander between replicas.
     let leased = Leased {
         duty,
         leases: leases.clone(),
         ttl: every * 3,
     };
-    task::spawn(
-        leased,
-        every,
-        Arc::<Notify>::default(),
-        &metrics.tasks,
-        token.clone(),
-    )
+    task::spawn(leased, every, wake, &metrics.tasks, token.clone())
 }
 
 #[cfg(test)]

@@ -98,6 +98,34 @@ pub fn connection_row(uid: Uuid, source: &Row, destination: &Row) -> Row {
     }
 }
 
+/// A topic; with a key that may publish to it.
+pub fn topic_row(uid: Uuid, name: &str, key: Option<&str>) -> Row {
+    let spec = row::TopicSpec {
+        publish_keys: key.map(|_| row::SecretIndex(0)).into_iter().collect(),
+        ..row::TopicSpec::default()
+    };
+    Row {
+        uid,
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        generation: 1,
+        spec: row::Spec::Topic(spec),
+        secrets: key.into_iter().map(Secret::new).collect(),
+    }
+}
+
+/// Everything from the topic goes to the destination.
+pub fn subscription_row(uid: Uuid, topic: &Row, destination: &Row) -> Row {
+    let connection = connection_row(uid, topic, destination);
+    match connection.spec {
+        row::Spec::Connection(spec) => Row {
+            spec: row::Spec::Subscription(spec),
+            ..connection
+        },
+        _ => connection,
+    }
+}
+
 /// The source that [`source_row`] makes, as a table has it.
 pub fn source(uid: Uuid, name: &str) -> Arc<table::Source> {
     let table = Table::build([source_row(uid, name, None)]);

@@ -216,6 +216,7 @@ pub fn reason(reason: compile::Reason) -> &'static str {
         InvalidVerification => "InvalidVerification",
         Conflicted => "Conflicted",
         NotImplemented => "NotImplemented",
+        TopicNotFound => "TopicNotFound",
         SourceNotFound => "SourceNotFound",
         DestinationNotFound => "DestinationNotFound",
         SecretNotFound => "SecretNotFound",
@@ -365,11 +366,14 @@ fn bounded(mut message: String) -> String {
     message
 }
 
-/// Where senders send to: by the source's own path, unless another source has it.
+/// Where publishers publish, and where senders send to: by the source's own path, unless another source has it.
 fn url(facts: &Facts<'_>) -> Option<String> {
     let meta = facts.meta;
-    if meta.kind != crds::Kind::Source {
-        return None;
+    let public_url = facts.public_url.trim_end_matches('/');
+    match meta.kind {
+        crds::Kind::Source => {}
+        crds::Kind::Topic => return Some(format!("{public_url}/v1/topics/{}/publish", meta.name)),
+        _ => return None,
     }
     let lost = facts
         .verdict
@@ -380,8 +384,5 @@ fn url(facts: &Facts<'_>) -> Option<String> {
         Some(path) if !lost => path.clone(),
         _ => meta.kind.id(meta.uid),
     };
-    Some(format!(
-        "{}/v1/ingest/{key}",
-        facts.public_url.trim_end_matches('/')
-    ))
+    Some(format!("{public_url}/v1/ingest/{key}"))
 }

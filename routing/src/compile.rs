@@ -21,8 +21,10 @@ mod object;
 mod retry;
 mod secrets;
 mod source;
+mod subscription;
 #[cfg(test)]
 mod tests;
+mod topic;
 
 pub use destination::{DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT};
 pub use expression::Checked;
@@ -207,10 +209,9 @@ impl Compiler {
         }
         self.dirty.extend(self.index.crossing(&name));
         // Last good rows may cross where their objects don't. Labels change seldom enough to look at all rows.
-        let here = self
-            .rows
-            .values()
-            .filter(|row| row.namespace == name && matches!(row.spec, Spec::Connection(_)));
+        let here = self.rows.values().filter(|row| {
+            row.namespace == name && matches!(row.spec, Spec::Connection(_) | Spec::Subscription(_))
+        });
         self.dirty.extend(here.map(|row| row.uid));
         match labels {
             Some(labels) => self.namespaces.insert(name, labels),
@@ -323,12 +324,17 @@ impl Compiler {
                 destination::compile(spec, taken, findings).map(Spec::Destination)
             }
             Body::Connection(spec) => {
-                let source = self.resolve(object, object.source()?, "spec.source", findings);
+                let source = self.resolve(object, object.source()?, object.source_path(), findings);
                 let destination =
                     self.resolve(object, object.destination()?, "spec.destination", findings);
                 let written = connection::compile(spec, &self.expressions, findings);
-                Some(Spec::Connection(written.into_spec(source?, destination?)))
+                let spec = written.into_spec(source?, destination?);
+                Some(match object.kind {
+                    crds::Kind::Subscription => Spec::Subscription(spec),
+                    _ => Spec::Connection(spec),
+                })
             }
+            Body::Topic(spec) => Some(Spec::Topic(topic::compile(spec, taken, findings))),
             Body::Later => {
                 let message = format!(
                     "the kind {} is not implemented yet; a later version brings it. Until then nothing comes of this object",
@@ -376,6 +382,7 @@ impl Compiler {
     ) -> Option<Uuid> {
         let not_found = match name.kind {
             crds::Kind::Source => Reason::SourceNotFound,
+            crds::Kind::Topic => Reason::TopicNotFound,
             _ => Reason::DestinationNotFound,
         };
         let what = name.kind.as_str();
@@ -419,7 +426,7 @@ impl Compiler {
 
     /// Whether a last good row may go on routing. One end that is gone makes it idle, not forbidden.
     fn may_stay(&self, row: &Row) -> bool {
-        let Spec::Connection(spec) = &row.spec else {
+        let (Spec::Connection(spec) | Spec::Subscription(spec)) = &row.spec else {
             return true;
         };
         let ends = [spec.source, spec.destination];
@@ -470,12 +477,12 @@ impl Compiler {
                     self.row_paths.insert(path, row.uid);
                 }
             }
-            Spec::Connection(spec) => {
+            Spec::Connection(spec) | Spec::Subscription(spec) => {
                 for end in [spec.source, spec.destination] {
                     self.row_ends.entry(end).or_default().insert(row.uid);
                 }
             }
-            Spec::Destination(_) => {}
+            Spec::Destination(_) | Spec::Topic(_) => {}
         }
     }
 
@@ -486,7 +493,7 @@ impl Compiler {
                     self.row_paths.remove(path, row.uid);
                 }
             }
-            Spec::Connection(spec) => {
+            Spec::Connection(spec) | Spec::Subscription(spec) => {
                 for end in [spec.source, spec.destination] {
                     if let Some(rows) = self.row_ends.get_mut(&end) {
                         rows.remove(&row.uid);
@@ -496,7 +503,7 @@ impl Compiler {
                     }
                 }
             }
-            Spec::Destination(_) => {}
+            Spec::Destination(_) | Spec::Topic(_) => {}
         }
     }
 
@@ -544,11 +551,11 @@ fn check_size(row: &Row, findings: &mut Findings) {
         return;
     }
     let (path, remedy) = match row.spec {
-        Spec::Connection(_) => (
+        Spec::Connection(_) | Spec::Subscription(_) => (
             "spec.filter",
             "give the filter fewer or shorter values, or divide it among several connections",
         ),
-        Spec::Source(_) | Spec::Destination(_) => ("spec", "shorten its texts"),
+        Spec::Source(_) | Spec::Destination(_) | Spec::Topic(_) => ("spec", "shorten its texts"),
     };
     let message = format!(
         "compiled, this takes {bytes} bytes of the routing table, and at most {MOST_PAYLOAD_BYTES} are possible; {remedy}"

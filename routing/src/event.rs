@@ -56,6 +56,14 @@ impl<'a> EventView<'a> {
         }
     }
 
+    /// With the body as somebody has parsed it already.
+    pub fn with_json(self, json: Value) -> Self {
+        EventView {
+            json: OnceCell::from(Some(json)),
+            ..self
+        }
+    }
+
     /// With the URL that the sender called, which some sign.
     pub fn called_at(self, public_url: &'a str, target: &'a str) -> Self {
         EventView {

@@ -8,14 +8,17 @@
 
 use uuid::Uuid;
 
-/// The prefixes of the documents; the ids of every other kind of row stay inside.
+/// The prefixes of the documents, and for what they have no word ours: a delivery and a job. Other ids stay inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prefix {
     Source,
     Destination,
     Connection,
+    Topic,
     Event,
+    Delivery,
     Attempt,
+    Job,
     Request,
 }
 
@@ -25,8 +28,11 @@ impl Prefix {
             Prefix::Source => "src_",
             Prefix::Destination => "dst_",
             Prefix::Connection => "conn_",
+            Prefix::Topic => "top_",
             Prefix::Event => "evt_",
+            Prefix::Delivery => "dlv_",
             Prefix::Attempt => "da_",
+            Prefix::Job => "job_",
             Prefix::Request => "req_",
         }
     }

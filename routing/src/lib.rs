@@ -7,6 +7,7 @@
 //! Not here: Kubernetes calls (`operator`), SQL (`store`), sockets (`gateway`).
 
 pub mod admission;
+pub mod cloudevents;
 pub mod compile;
 pub mod dedup;
 pub mod delivery;
@@ -16,6 +17,7 @@ pub mod filter;
 pub mod ids;
 pub mod ip;
 pub mod payload;
+pub mod publication;
 pub mod retry;
 pub mod row;
 pub mod schema;

@@ -214,6 +214,16 @@ pub enum GaveUp {
 }
 
 impl GaveUp {
+    pub const ALL: [GaveUp; 7] = [
+        GaveUp::RetriesSpent,
+        GaveUp::NotRetryable,
+        GaveUp::Gone,
+        GaveUp::TooOld,
+        GaveUp::Blocked,
+        GaveUp::HeadBlocked,
+        GaveUp::DestinationDeleted,
+    ];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             GaveUp::RetriesSpent => "retries_spent",

@@ -7,7 +7,7 @@
 //! that an older operator didn't write has its default.
 
 use crate::{
-    admission,
+    admission, cloudevents,
     compile::{DEFAULT_CONCURRENCY, DEFAULT_MAX_BODY_BYTES, DEFAULT_TIMEOUT},
     dedup, delivery, filter, payload, retry, schema,
     secret::Secret,
@@ -30,10 +30,18 @@ pub enum Kind {
     Source,
     Destination,
     Connection,
+    Topic,
+    Subscription,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 3] = [Kind::Source, Kind::Destination, Kind::Connection];
+    pub const ALL: [Kind; 5] = [
+        Kind::Source,
+        Kind::Destination,
+        Kind::Connection,
+        Kind::Topic,
+        Kind::Subscription,
+    ];
 
     /// The word in the `routes.kind` column.
     pub const fn as_str(self) -> &'static str {
@@ -41,6 +49,8 @@ impl Kind {
             Kind::Source => "source",
             Kind::Destination => "destination",
             Kind::Connection => "connection",
+            Kind::Topic => "topic",
+            Kind::Subscription => "subscription",
         }
     }
 
@@ -74,6 +84,8 @@ impl Row {
             Spec::Source(_) => Kind::Source,
             Spec::Destination(_) => Kind::Destination,
             Spec::Connection(_) => Kind::Connection,
+            Spec::Topic(_) => Kind::Topic,
+            Spec::Subscription(_) => Kind::Subscription,
         }
     }
 
@@ -136,6 +148,9 @@ pub enum Spec {
     Source(SourceSpec),
     Destination(DestinationSpec),
     Connection(ConnectionSpec),
+    Topic(TopicSpec),
+    /// A connection whose source is a topic.
+    Subscription(ConnectionSpec),
 }
 
 /// A place in [`Row::secrets`].
@@ -257,6 +272,8 @@ pub struct HttpSpec {
     pub tls: Option<Tls>,
     /// `None`: the body goes as it is.
     pub template: Option<payload::Template>,
+    /// `None`: as it was published.
+    pub cloud_events: Option<cloudevents::Mode>,
     pub signing: Option<sign::Signing>,
 }
 
@@ -271,6 +288,7 @@ impl Default for HttpSpec {
             auth: None,
             tls: None,
             template: None,
+            cloud_events: None,
             signing: None,
         }
     }
@@ -333,6 +351,7 @@ pub struct Tls {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ConnectionSpec {
+    /// Of a subscription: its topic.
     pub source: Uuid,
     pub destination: Uuid,
     /// Suspended: events are not matched by it.
@@ -343,6 +362,16 @@ pub struct ConnectionSpec {
     pub transform: Option<transform::Transform>,
     /// Overrides the destination's.
     pub retry: Option<retry::Policy>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TopicSpec {
+    /// The keys that may publish; none: nobody may.
+    pub publish_keys: Vec<SecretIndex>,
+    /// The types that may be published; empty: any.
+    pub event_types: Vec<String>,
+    pub schema: Option<schema::Rule>,
 }
 
 #[cfg(test)]

@@ -23,6 +23,9 @@ use uuid::Uuid;
 
 #[cfg(test)]
 mod tests;
+mod topic;
+
+pub use topic::{PublishKey, Topic};
 
 /// One immutable revision.
 #[derive(Debug, Default, Clone)]
@@ -34,6 +37,9 @@ pub struct Table {
     paths: HashMap<String, BTreeSet<Uuid>>,
     /// Bytes of the longest own path: bounds how far into a URL a path is looked for.
     longest_path: usize,
+    topics: HashMap<Uuid, Arc<Topic>>,
+    /// Topics by their names, of all namespaces.
+    slugs: HashMap<String, BTreeSet<Uuid>>,
     destinations: HashMap<Uuid, Arc<Destination>>,
     connections: HashMap<Uuid, Arc<Connection>>,
 }
@@ -65,6 +71,7 @@ pub struct Source {
     index: Index,
 }
 
+/// A Subscription too: a connection whose source is a topic.
 #[derive(Debug)]
 pub struct Connection {
     pub uid: Uuid,
@@ -156,7 +163,17 @@ impl Table {
             Spec::Destination(_) => {
                 self.destinations.remove(&row.uid);
             }
-            Spec::Connection(spec) => {
+            Spec::Topic(_) => {
+                touched.insert(row.uid);
+                self.topics.remove(&row.uid);
+                if let Some(topics) = self.slugs.get_mut(&row.name) {
+                    topics.remove(&row.uid);
+                    if topics.is_empty() {
+                        self.slugs.remove(&row.name);
+                    }
+                }
+            }
+            Spec::Connection(spec) | Spec::Subscription(spec) => {
                 touched.insert(spec.source);
                 self.connections.remove(&row.uid);
             }
@@ -173,11 +190,16 @@ impl Table {
                     self.paths.entry(path.clone()).or_default().insert(uid);
                 }
             }
+            Spec::Topic(_) => {
+                touched.insert(uid);
+                let slug = self.slugs.entry(row.name.clone()).or_default();
+                slug.insert(uid);
+            }
             Spec::Destination(spec) => {
                 self.destinations
                     .insert(uid, Arc::new(Destination::new(&row, spec)));
             }
-            Spec::Connection(spec) => {
+            Spec::Connection(spec) | Spec::Subscription(spec) => {
                 touched.insert(spec.source);
                 self.connections
                     .insert(uid, Arc::new(Connection::new(&row, spec)));
@@ -200,20 +222,25 @@ impl Table {
             }
         }
         for &uid in touched {
-            let Some(row) = self.rows.get(&RowKey {
-                kind: Kind::Source,
-                uid,
-            }) else {
-                continue;
-            };
-            let Spec::Source(spec) = &row.spec else {
+            let row = |kind| self.rows.get(&RowKey { kind, uid });
+            let Some(row) = row(Kind::Source).or_else(|| row(Kind::Topic)) else {
                 continue;
             };
             let mut connections = of_source.remove(&uid).unwrap_or_default();
             connections.sort_by_key(|connection| connection.uid);
-            let before = self.sources.get(&uid).map(Arc::as_ref);
-            let source = Arc::new(Source::new(row, spec, connections, before));
-            self.sources.insert(uid, source);
+            match &row.spec {
+                Spec::Source(spec) => {
+                    let before = self.sources.get(&uid).map(Arc::as_ref);
+                    let source = Source::new(row, spec, connections, before);
+                    self.sources.insert(uid, Arc::new(source));
+                }
+                Spec::Topic(spec) => {
+                    let before = self.topics.get(&uid).map(Arc::as_ref);
+                    let topic = Topic::new(row, spec, connections, before);
+                    self.topics.insert(uid, Arc::new(topic));
+                }
+                _ => {}
+            }
         }
     }
 
@@ -247,6 +274,24 @@ impl Table {
         self.sources.values()
     }
 
+    /// The topics that the URL of a publication can mean: the one of this id, or those of this name in any namespace. Which
+    /// of them is meant, the key says that comes with it.
+    pub fn topics_named<'t>(&'t self, slug: &str) -> impl Iterator<Item = &'t Arc<Topic>> {
+        let by_id = ids::parse(Prefix::Topic, slug);
+        let by_name = match by_id {
+            Some(_) => None,
+            None => self.slugs.get(slug),
+        };
+        let uids = by_id
+            .into_iter()
+            .chain(by_name.into_iter().flatten().copied());
+        uids.filter_map(|uid| self.topics.get(&uid))
+    }
+
+    pub fn topic(&self, uid: Uuid) -> Option<&Arc<Topic>> {
+        self.topics.get(&uid)
+    }
+
     pub fn destination(&self, uid: Uuid) -> Option<&Arc<Destination>> {
         self.destinations.get(&uid)
     }
@@ -272,12 +317,10 @@ impl Source {
         connections: Vec<Arc<Connection>>,
         before: Option<&Source>,
     ) -> Source {
-        // Compiling a large schema takes milliseconds, and most changes are a connection's.
-        let compiled = before.and_then(|before| before.schema.as_ref());
-        let schema = spec.schema.as_ref().map(|rule| match compiled {
-            Some(check) if check.rule == *rule => check.clone(),
-            _ => Arc::new(schema::Check::new(rule.clone())),
-        });
+        let schema = schema(
+            spec.schema.as_ref(),
+            before.and_then(|before| before.schema.as_ref()),
+        );
         let methods = spec
             .methods
             .iter()
@@ -306,11 +349,7 @@ impl Source {
                 .map(|verification| Verifier::new(verification, &row.secrets)),
             schema,
             dedup: spec.dedup.clone(),
-            index: Index::new(
-                connections
-                    .iter()
-                    .map(|c| (!c.suspended).then_some(&c.matcher)),
-            ),
+            index: index(&connections),
             connections,
         }
     }
@@ -318,15 +357,42 @@ impl Source {
     /// The connections that this event goes by, in the order of their UIDs. A connection whose destination is not in the
     /// table is not among them.
     pub fn route<'s>(&'s self, event: &EventView<'_>) -> Vec<&'s Arc<Connection>> {
-        let connection = |place: u32| &self.connections[place as usize];
-        let mut found = Vec::new();
-        let matcher = |place| &connection(place).matcher;
-        self.index
-            .matching(event, matcher, |place| found.push(connection(place)));
-        found.sort_unstable_by_key(|connection| connection.uid);
-        found.dedup_by_key(|connection| connection.uid);
-        found
+        matching(&self.connections, &self.index, event)
     }
+}
+
+/// Compiling a large schema takes milliseconds, and most changes are a connection's.
+fn schema(
+    rule: Option<&schema::Rule>,
+    before: Option<&Arc<schema::Check>>,
+) -> Option<Arc<schema::Check>> {
+    rule.map(|rule| match before {
+        Some(check) if check.rule == *rule => check.clone(),
+        _ => Arc::new(schema::Check::new(rule.clone())),
+    })
+}
+
+fn index(connections: &[Arc<Connection>]) -> Index {
+    Index::new(
+        connections
+            .iter()
+            .map(|c| (!c.suspended).then_some(&c.matcher)),
+    )
+}
+
+/// Those of the indexed connections that this event goes by, in the order of their UIDs.
+fn matching<'c>(
+    connections: &'c [Arc<Connection>],
+    index: &Index,
+    event: &EventView<'_>,
+) -> Vec<&'c Arc<Connection>> {
+    let connection = |place: u32| &connections[place as usize];
+    let mut found = Vec::new();
+    let matcher = |place| &connection(place).matcher;
+    index.matching(event, matcher, |place| found.push(connection(place)));
+    found.sort_unstable_by_key(|connection| connection.uid);
+    found.dedup_by_key(|connection| connection.uid);
+    found
 }
 
 impl Connection {

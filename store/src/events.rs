@@ -5,7 +5,8 @@
 use crate::{
     Pool, dedup,
     error::{Error, Result},
-    pool::On,
+    idempotency,
+    pool::{On, Session},
     time::{from_sql, to_sql},
 };
 use bytes::Bytes;
@@ -84,6 +85,22 @@ pub struct Recorded {
     pub verification: Verification,
     /// By which a second copy is recognised; `None`: every event is the first of its kind.
     pub dedup: Option<dedup::Key>,
+    /// By which a request that is made again is recognised. Events of one request share it, and are recorded all or not at
+    /// all.
+    pub claim: Option<Arc<idempotency::Claim>>,
+}
+
+/// What became of an event that [`record`] was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// It is recorded, and its deliveries are queued.
+    New,
+    /// It is recorded as a duplicate of this event, and goes nowhere.
+    Duplicate(Uuid),
+    /// Nothing was recorded: its request was made before, and this is what it was answered.
+    Answered(Bytes),
+    /// Nothing was recorded: another request has the same idempotency key.
+    Mismatch,
 }
 
 /// What the source's checks found out. A request that fails them otherwise is no event.
@@ -113,26 +130,37 @@ impl Verification {
 /// same key, and answers what that one has decided. An event finds its key's by the key's place, not by a join, which a
 /// plan made for no rows would do row by row.
 ///
+/// `claimed` does the same for idempotency keys; events of a request whose claim is another's are left out.
+///
 /// `recorded` gives only what this statement inserted, so a batch that is recorded again adds no queue row: its delivery
 /// may have been finished meanwhile. `coalesce` keeps the planner from turning the IN into a join; what remains is one
 /// look into a hash table per delivery.
-pub(crate) const RECORD: &str = "\
-WITH keyed AS (
+pub(crate) const RECORD: &str = concat!(
+    "WITH keyed AS (
     INSERT INTO dedup AS d (key, event_id, expires_at)
     SELECT key, event_id, now() + window_ms * interval '1 ms' FROM unnest($19::uuid[], $20::uuid[], $21::bigint[]) AS k (key, event_id, window_ms)
     ON CONFLICT (key) DO UPDATE SET
         event_id = CASE WHEN d.expires_at <= now() THEN excluded.event_id ELSE d.event_id END,
         expires_at = CASE WHEN d.expires_at <= now() THEN excluded.expires_at ELSE d.expires_at END
     RETURNING key, event_id
+), claimed AS (
+    INSERT INTO idempotency AS i (key, token, fingerprint, answer, expires_at)
+    SELECT key, token, fingerprint, answer, now() + kept_ms * interval '1 ms'
+    FROM unnest($24::uuid[], $25::uuid[], $26::uuid[], $27::bytea[], $28::bigint[]) AS c (key, token, fingerprint, answer, kept_ms)
+    ",
+    idempotency::or_find!(),
+    "
 ), recorded AS (
     INSERT INTO events (id, namespace, source_id, revision, received_at, method, path, query, headers, body, remote_addr,
                         verification_status, duplicate_of)
     SELECT id, namespace, source_id, revision, received_at, method, path, query, headers, body, remote_addr::inet,
            verification_status, nullif((SELECT array_agg(event_id ORDER BY key) FROM keyed)[key_place], id)
     FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::timestamptz[], $6::text[], $7::text[], $8::text[],
-                $9::bytea[], $10::bytea[], $11::text[], $22::text[], $23::integer[])
+                $9::bytea[], $10::bytea[], $11::text[], $22::text[], $23::integer[],
+                $29::integer[], $30::uuid[])
         AS e (id, namespace, source_id, revision, received_at, method, path, query, headers, body, remote_addr,
-              verification_status, key_place)
+              verification_status, key_place, claim_place, claim_token)
+    WHERE claim_place IS NULL OR coalesce((SELECT array_agg(token ORDER BY key) FROM claimed)[claim_place] = claim_token, false)
     ON CONFLICT (id) DO NOTHING
     RETURNING id, duplicate_of
 ), queued AS (
@@ -146,20 +174,35 @@ WITH keyed AS (
     WHERE coalesce(d.event_id IN (SELECT id FROM recorded WHERE duplicate_of IS NULL), false)
     ON CONFLICT DO NOTHING
 )
-SELECT array_agg(event_id ORDER BY key) AS firsts FROM keyed";
+SELECT (SELECT array_agg(event_id ORDER BY key) FROM keyed) AS firsts, array_agg(token ORDER BY key) AS tokens,
+       array_agg(fingerprint ORDER BY key) AS fingerprints, array_agg(answer ORDER BY key) AS answers
+FROM claimed"
+);
 
-/// Records a batch in one statement, and returns for each event the one that it is a duplicate of. A duplicate is recorded
-/// as such and gets no deliveries. The deliveries are due at their event's `received_at`, or, where there is an order, at the
-/// moment in which they are written, in the order of the batch.
+/// Records a batch in one statement, and returns for each event what became of it. A duplicate is recorded as such and gets
+/// no deliveries. The deliveries are due at their event's `received_at`, or, where there is an order, at the moment in
+/// which they are written, in the order of the batch.
 ///
-/// Of events with the same key in one batch the first is the first. Two batches that share a key wait for each other, in
-/// the order of the keys, so they never wait in a circle.
+/// Of events with the same key in one batch the first is the first, and of requests the first claims. Two batches that
+/// share a key wait for each other, in the order of the keys, so they never wait in a circle.
 ///
 /// May be called again with the same batch when it is not known whether the first call committed: events that are there
 /// already are left alone, and so are their deliveries, also those finished since.
 /// [`crate::Error::MissingPartition`]: make the partitions and call again. The caller bounds the batch: Postgres takes
 /// 1 GiB of bodies at most.
-pub async fn record(pool: &Pool, batch: &[Recorded]) -> Result<Vec<Option<Uuid>>> {
+pub async fn record(pool: &Pool, batch: &[Recorded]) -> Result<Vec<Kept>> {
+    let mut session = pool.session().await?;
+    let kept = record_within(pool, &mut session, batch).await?;
+    session.done().await?;
+    Ok(kept)
+}
+
+/// The same in a transaction that does more.
+pub(crate) async fn record_within(
+    pool: &Pool,
+    session: &mut Session,
+    batch: &[Recorded],
+) -> Result<Vec<Kept>> {
     if batch.is_empty() {
         return Ok(Vec::new());
     }
@@ -173,6 +216,7 @@ pub async fn record(pool: &Pool, batch: &[Recorded]) -> Result<Vec<Option<Uuid>>
         })
     };
     let keys = Keys::of(batch);
+    let claims = Claims::of(batch);
     let query = pool
         .query(RECORD)
         .bind(events().map(|e| e.id).bind_iter())
@@ -201,12 +245,99 @@ pub async fn record(pool: &Pool, batch: &[Recorded]) -> Result<Vec<Option<Uuid>>
         .bind(keys.sorted.iter().map(|(_, event, _)| *event).bind_iter())
         .bind(keys.sorted.iter().map(|(.., window)| *window).bind_iter())
         .bind(batch.iter().map(|r| r.verification.as_str()).bind_iter())
-        .bind(keys.places.iter().copied().bind_iter());
-    let mut session = pool.session().await?;
-    let row = query.one(&mut session).await?;
-    session.done().await?;
+        .bind(keys.places.iter().copied().bind_iter())
+        .bind(claims.sorted.iter().map(|claim| claim.key).bind_iter())
+        .bind(claims.sorted.iter().map(|claim| claim.token).bind_iter())
+        .bind(
+            claims
+                .sorted
+                .iter()
+                .map(|claim| claim.fingerprint)
+                .bind_iter(),
+        )
+        .bind(
+            claims
+                .sorted
+                .iter()
+                .map(|claim| &claim.answer[..])
+                .bind_iter(),
+        )
+        .bind(
+            claims
+                .sorted
+                .iter()
+                .map(|_| idempotency::KEPT_MS)
+                .bind_iter(),
+        )
+        .bind(claims.places.iter().copied().bind_iter())
+        .bind(
+            batch
+                .iter()
+                .map(|recorded| recorded.claim.as_ref().map(|claim| claim.token))
+                .bind_iter(),
+        );
+    let row = query.one(session).await?;
     let firsts: Option<Vec<Uuid>> = row.try_get("firsts")?;
-    Ok(keys.duplicates(batch, &firsts.unwrap_or_default()))
+    let mut kept = keys.kept(batch, &firsts.unwrap_or_default());
+    if !claims.sorted.is_empty() {
+        claims.correct(batch, &row, &mut kept)?;
+    }
+    Ok(kept)
+}
+
+/// The claims of a batch, one for each key.
+#[derive(Debug, Default)]
+struct Claims<'b> {
+    /// In the keys' order, which is Postgres' too.
+    sorted: Vec<&'b idempotency::Claim>,
+    /// Of each event: its claim's key's place in `sorted`, from 1.
+    places: Vec<Option<i32>>,
+}
+
+impl<'b> Claims<'b> {
+    fn of(batch: &'b [Recorded]) -> Claims<'b> {
+        let claims = batch
+            .iter()
+            .filter_map(|recorded| recorded.claim.as_deref());
+        let mut sorted: Vec<&idempotency::Claim> = claims.collect();
+        // Stable, so of several with one key the first of the batch stays.
+        sorted.sort_by_key(|claim| claim.key);
+        sorted.dedup_by_key(|claim| claim.key);
+        let place = |recorded: &Recorded| {
+            let key = recorded.claim.as_ref()?.key;
+            let found = sorted.binary_search_by_key(&key, |claim| claim.key).ok()?;
+            i32::try_from(found + 1).ok()
+        };
+        let places = batch.iter().map(place).collect();
+        Claims { sorted, places }
+    }
+
+    /// Of events whose claim is another's.
+    fn correct(&self, batch: &[Recorded], row: &PgRow, kept: &mut [Kept]) -> Result<()> {
+        let tokens: Vec<Uuid> = row.try_get("tokens")?;
+        let fingerprints: Vec<Uuid> = row.try_get("fingerprints")?;
+        let mut answers: Option<Vec<Vec<u8>>> = None;
+        for ((recorded, place), kept) in batch.iter().zip(&self.places).zip(kept) {
+            let (Some(claim), Some(place)) = (&recorded.claim, place) else {
+                continue;
+            };
+            let found = usize::try_from(place - 1).unwrap_or(usize::MAX);
+            if tokens.get(found) == Some(&claim.token) {
+                continue;
+            }
+            if fingerprints.get(found) != Some(&claim.fingerprint) {
+                *kept = Kept::Mismatch;
+                continue;
+            }
+            let answers = match &answers {
+                Some(answers) => answers,
+                None => answers.insert(row.try_get("answers")?),
+            };
+            let answer = answers.get(found).map(Vec::as_slice).unwrap_or_default();
+            *kept = Kept::Answered(Bytes::copy_from_slice(answer));
+        }
+        Ok(())
+    }
 }
 
 /// The keys of a batch, each once.
@@ -242,8 +373,8 @@ impl Keys {
         Keys { sorted, places }
     }
 
-    /// Of each event the one that was first, unless it was itself. `firsts` are in the keys' order.
-    fn duplicates(&self, batch: &[Recorded], firsts: &[Uuid]) -> Vec<Option<Uuid>> {
+    /// Of each event whether it was the first of its key. `firsts` are in the keys' order.
+    fn kept(&self, batch: &[Recorded], firsts: &[Uuid]) -> Vec<Kept> {
         let first = |place: &Option<i32>| {
             let place = usize::try_from((*place)?).ok()?;
             firsts.get(place.checked_sub(1)?).copied()
@@ -251,7 +382,11 @@ impl Keys {
         self.places
             .iter()
             .zip(batch)
-            .map(|(place, recorded)| first(place).filter(|first| *first != recorded.event.id))
+            .map(|(place, recorded)| {
+                first(place)
+                    .filter(|first| *first != recorded.event.id)
+                    .map_or(Kept::New, Kept::Duplicate)
+            })
             .collect()
     }
 }

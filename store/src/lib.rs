@@ -10,11 +10,15 @@
 //!
 //! Not here: what an outcome means (`routing::retry`), when to retry a failed call (the callers; [`Error::is_transient`]).
 
+pub mod attempts;
 pub mod dedup;
+pub mod deliveries;
 pub mod destination_state;
 pub mod error;
 pub mod events;
+pub mod idempotency;
 pub mod installation;
+pub mod jobs;
 pub mod keyring;
 pub mod lease;
 pub mod listen;
@@ -25,7 +29,9 @@ pub mod pool;
 pub mod private_server;
 pub mod queue;
 pub mod replicas;
+pub mod retries;
 pub mod routes;
+pub mod scheduled;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod time;

@@ -19,7 +19,9 @@ use uuid::Uuid;
 const ROUTES: &str = "hookstream_routes";
 const QUEUE: &str = "hookstream_queue";
 const REPLICAS: &str = "hookstream_replicas";
+const SCHEDULED: &str = "hookstream_scheduled";
 const RESETS: &str = "hookstream_resets";
+const JOBS: &str = "hookstream_jobs";
 
 /// Silence after which the server is asked whether it is still there. Well below what makes a NAT forget a connection.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -38,6 +40,10 @@ pub enum Hint {
     Resets(Vec<Uuid>),
     /// A replica applied another revision, came or went.
     Replicas,
+    /// Somebody wants a job done.
+    Jobs,
+    /// Something was scheduled that is due soon.
+    Scheduled,
     /// The connection was lost and is back; what was said meanwhile is unknown: look at everything.
     Lost,
 }
@@ -108,7 +114,7 @@ async fn listen(options: PgConnectOptions) -> Result<PgListener> {
     listener.eager_reconnect(false);
     within(
         ANSWER,
-        listener.listen_all([ROUTES, QUEUE, REPLICAS, RESETS]),
+        listener.listen_all([ROUTES, QUEUE, REPLICAS, RESETS, SCHEDULED, JOBS]),
     )
     .await?;
     Ok(listener)
@@ -126,6 +132,8 @@ fn parse(channel: &str, payload: &str) -> Hint {
         QUEUE => destinations(payload).map(Hint::Queue),
         RESETS => destinations(payload).map(Hint::Resets),
         REPLICAS => Some(Hint::Replicas),
+        JOBS => Some(Hint::Jobs),
+        SCHEDULED => Some(Hint::Scheduled),
         _ => None,
     };
     parsed.unwrap_or(Hint::Lost)
@@ -165,6 +173,22 @@ pub async fn notify_queue(pool: &Pool, destinations: &[Uuid]) -> Result<()> {
     session.done().await
 }
 
+/// Tells the replicas that there's a job to do.
+pub(crate) async fn notify_jobs(pool: &Pool) -> Result<()> {
+    let mut session = pool.session().await?;
+    let query = pool.query("SELECT pg_notify('hookstream_jobs', '')");
+    query.run(&mut session).await?;
+    session.done().await
+}
+
+/// Tells the other replicas that something is due soon.
+pub async fn notify_scheduled(pool: &Pool) -> Result<()> {
+    let mut session = pool.session().await?;
+    let query = pool.query("SELECT pg_notify('hookstream_scheduled', '')");
+    query.run(&mut session).await?;
+    session.done().await
+}
+
 #[cfg(test)]
 mod unit {
     use super::*;
@@ -183,6 +207,7 @@ mod unit {
             Hint::Queue(vec![Uuid::from_u128(1)])
         );
         assert_eq!(parse(REPLICAS, ""), Hint::Replicas);
+        assert_eq!(parse(JOBS, ""), Hint::Jobs);
         for (channel, payload) in [
             (ROUTES, "3"),
             (ROUTES, "a.b"),

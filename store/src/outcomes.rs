@@ -7,6 +7,7 @@ use crate::{
     lease::{Held, shard_name},
     partitions,
     pool::On,
+    queue::Round,
     time::to_sql,
 };
 use bytes::Bytes;
@@ -32,6 +33,7 @@ pub struct Outcome {
     pub connection_id: Uuid,
     pub namespace: Arc<str>,
     pub recorded_at: Timestamp,
+    pub round: Round,
     /// Made in all, this one included.
     pub attempts: u16,
     /// `None`: it was given up without one.
@@ -101,6 +103,15 @@ impl WrittenShards {
     }
 }
 
+/// What was set going again has its row already, and it waits for the end of this very round. Of any other the row is
+/// left alone: this is the second time that its end is written, late.
+macro_rules! again {
+    () => {
+        "ON CONFLICT (id) DO UPDATE SET state = excluded.state, reason = excluded.reason, attempts = excluded.attempts, finished_at = now()
+    WHERE old.state = 'pending' AND old.round = excluded.round"
+    };
+}
+
 /// In the place of a dead letter's reason.
 const FILTERED: &str = "filtered";
 
@@ -109,8 +120,8 @@ const FILTERED: &str = "filtered";
 ///
 /// Queue rows are found by key in a subquery and reached by their place. A plain join would be shorter, but a plan of it
 /// made while the queue was empty reads the whole index, and stays.
-pub(crate) const WRITE: &str = "\
-WITH held AS MATERIALIZED (
+pub(crate) const WRITE: &str = concat!(
+    "WITH held AS MATERIALIZED (
     SELECT k.shard FROM unnest($1::text[], $2::smallint[], $3::bigint[]) AS k (name, shard, epoch)
     JOIN lease l ON l.name = k.name AND l.epoch = k.epoch AND l.holder = $4
     ORDER BY l.name FOR SHARE OF l
@@ -133,28 +144,32 @@ WITH held AS MATERIALIZED (
     WHERE q.ctid = m.place
 ), attempted AS (
     INSERT INTO attempts (delivery_id, number, event_id, started_at, outcome, status, error, dns_us, connect_us, tls_us,
-                          first_byte_us, total_us, response_headers, response_body, replica)
+                          first_byte_us, total_us, response_headers, response_body, replica, trigger, job_id)
     SELECT delivery_id, number, event_id, started_at, outcome, status, error, dns_us, connect_us, tls_us,
-           first_byte_us, total_us, response_headers, response_body, replica
+           first_byte_us, total_us, response_headers, response_body, replica, trigger, job_id
     FROM unnest($11::smallint[], $12::uuid[], $13::integer[], $14::uuid[], $15::timestamptz[], $16::text[], $17::smallint[],
                 $18::text[], $19::integer[], $20::integer[], $21::integer[], $22::integer[], $23::integer[], $24::bytea[],
-                $25::bytea[], $26::text[])
+                $25::bytea[], $26::text[], $37::text[], $38::uuid[])
         AS a (shard, delivery_id, number, event_id, started_at, outcome, status, error, dns_us, connect_us, tls_us,
-              first_byte_us, total_us, response_headers, response_body, replica)
+              first_byte_us, total_us, response_headers, response_body, replica, trigger, job_id)
     WHERE coalesce(a.shard IN (SELECT shard FROM held), false)
     ON CONFLICT DO NOTHING
 ), finished AS (
-    INSERT INTO deliveries (id, event_id, connection_id, destination_id, namespace, state, reason, attempts, created_at, finished_at)
+    INSERT INTO deliveries AS old (id, event_id, connection_id, destination_id, namespace, state, reason, attempts, created_at,
+                                   finished_at, round)
     SELECT id, event_id, connection_id, destination_id, namespace,
            CASE WHEN reason IS NULL THEN 'delivered' WHEN reason = 'filtered' THEN 'filtered' ELSE 'dead_letter' END,
-           nullif(reason, 'filtered'), attempts, created_at, now()
+           nullif(reason, 'filtered'), attempts, created_at, now(), round
     FROM unnest($27::smallint[], $28::uuid[], $29::uuid[], $30::uuid[], $31::uuid[], $32::text[], $33::text[], $34::integer[],
-                $35::timestamptz[])
-        AS d (shard, id, event_id, connection_id, destination_id, namespace, reason, attempts, created_at)
+                $35::timestamptz[], $39::integer[])
+        AS d (shard, id, event_id, connection_id, destination_id, namespace, reason, attempts, created_at, round)
     WHERE coalesce(d.shard IN (SELECT shard FROM held), false)
-    ON CONFLICT DO NOTHING
+    ",
+    again!(),
+    "
 )
-SELECT shard FROM held ORDER BY shard";
+SELECT shard FROM held ORDER BY shard"
+);
 
 /// Writes a batch in one statement: attempts and finished deliveries are appended, their queue rows deleted or moved to
 /// the next due time; only for shards whose lease is still `held`.
@@ -224,6 +239,7 @@ async fn write_once(
             .filter(|o| kept(o.delivery_id))
             .filter_map(|o| o.attempt.as_ref().map(|attempt| (o, attempt)))
     };
+    let triggers = || attempts().map(|(o, a)| o.round.trigger(a.number.into()).to_sql());
     let timing = |us: Option<u32>| us.map(|us| i32::try_from(us).unwrap_or(i32::MAX));
     let finished = || {
         let finished = queued
@@ -335,7 +351,14 @@ async fn write_once(
         .bind(finished().map(reason).bind_iter())
         .bind(finished().map(|o| i32::from(o.attempts)).bind_iter())
         .bind(finished().map(|o| to_sql(o.recorded_at)).bind_iter())
-        .bind(queued.iter().map(|q| retry_at(q.last)).bind_iter());
+        .bind(queued.iter().map(|q| retry_at(q.last)).bind_iter())
+        .bind(triggers().map(|(word, _)| word).bind_iter())
+        .bind(triggers().map(|(_, job)| job).bind_iter())
+        .bind(
+            finished()
+                .map(|o| i32::try_from(o.round.number).unwrap_or(i32::MAX))
+                .bind_iter(),
+        );
     let mut session = pool.session().await?;
     let rows = query.all(&mut session).await?;
     session.done().await?;
@@ -356,8 +379,8 @@ fn storable(text: &str) -> Cow<'_, str> {
 
 /// The first deliveries of a destination, if the routing table has no such destination any more. One whose event
 /// retention has dropped leaves no trace.
-const BURY: &str = "\
-WITH held AS MATERIALIZED (
+const BURY: &str = concat!(
+    "WITH held AS MATERIALIZED (
     SELECT FROM lease WHERE name = $1 AND epoch = $2 AND holder = $3 FOR SHARE
 ), gone AS (
     DELETE FROM queue q
@@ -368,12 +391,16 @@ WITH held AS MATERIALIZED (
       AND NOT EXISTS (SELECT FROM routes WHERE kind = 'destination' AND uid = $5 AND NOT deleted)
     RETURNING q.*
 ), finished AS (
-    INSERT INTO deliveries (id, event_id, connection_id, destination_id, namespace, state, reason, attempts, created_at, finished_at)
-    SELECT delivery_id, event_id, connection_id, destination_id, namespace, 'dead_letter', $7, attempts, recorded_at, now()
+    INSERT INTO deliveries AS old (id, event_id, connection_id, destination_id, namespace, state, reason, attempts, created_at,
+                                   finished_at, round)
+    SELECT delivery_id, event_id, connection_id, destination_id, namespace, 'dead_letter', $7, attempts, recorded_at, now(), round
     FROM gone WHERE EXISTS (SELECT FROM events e WHERE e.id = gone.event_id)
-    ON CONFLICT DO NOTHING
+    ",
+    again!(),
+    "
 )
-SELECT count(*) FROM gone";
+SELECT count(*) FROM gone"
+);
 
 /// Finishes up to `limit` pending deliveries of a destination that was deleted, as dead letters without another attempt.
 ///

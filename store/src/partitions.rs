@@ -233,12 +233,20 @@ pub async fn lag(pool: &Pool, now: Timestamp, keep_from: Date) -> Result<Lag> {
 /// The days for which history has all its partitions.
 pub(crate) async fn complete_days(pool: &Pool) -> Result<BTreeSet<Date>> {
     let mut session = pool.session().await?;
-    let mut complete = days(pool, &mut session, TABLES[0]).await?;
+    let complete = complete_days_within(pool, &mut session).await?;
+    session.done().await?;
+    Ok(complete)
+}
+
+pub(crate) async fn complete_days_within(
+    pool: &Pool,
+    session: &mut Session,
+) -> Result<BTreeSet<Date>> {
+    let mut complete = days(pool, session, TABLES[0]).await?;
     for table in &TABLES[1..] {
-        let there = days(pool, &mut session, table).await?;
+        let there = days(pool, session, table).await?;
         complete.retain(|day| there.contains(day));
     }
-    session.done().await?;
     Ok(complete)
 }
 

@@ -5,6 +5,7 @@
 
 use crate::{
     Pool,
+    attempts::Trigger,
     error::Result,
     events::{Event, event_columns, shard_to_sql},
     pool::On,
@@ -28,9 +29,39 @@ pub struct Pending {
     pub namespace: Arc<str>,
     /// Attempts made so far.
     pub attempts: u32,
+    /// Of the event, or when the delivery was set going again: what the retry policy's age counts from.
     pub recorded_at: Timestamp,
     /// A retry that kept its place in the queue waits until then.
     pub retry_at: Option<Timestamp>,
+    pub round: Round,
+}
+
+/// Which time this is that the delivery goes through the queue. By default the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Round {
+    /// Times that it was set going again (see `retries`).
+    pub number: u32,
+    /// Attempts of earlier rounds: they don't count against the retry policy.
+    pub attempts_before: u32,
+    /// What set it going, unless a person did.
+    pub job: Option<Uuid>,
+}
+
+impl Round {
+    /// How many of so many attempts the retry policy counts.
+    pub fn counted(&self, attempts: u32) -> u32 {
+        attempts.saturating_sub(self.attempts_before)
+    }
+
+    /// Why the attempt of this number (from 1) is made.
+    pub fn trigger(&self, number: u32) -> Trigger {
+        match (self.counted(number), self.number, self.job) {
+            (1, 0, _) => Trigger::Initial,
+            (1, _, None) => Trigger::Manual,
+            (1, _, Some(job)) => Trigger::Job(job),
+            _ => Trigger::Automatic,
+        }
+    }
 }
 
 /// One look into the index per destination, however many rows each has.
@@ -64,11 +95,17 @@ pub const HEAD_BYTES: u64 = 4 << 20;
 /// The keys first, then their events by key, one partition each; LATERAL with a LIMIT keeps the planner from turning the
 /// look-ups into a join that reads all events. The sizes are known without reading large bodies,
 /// which lie apart; a row is taken while what comes before it is within the bound.
-pub(crate) const HEAD: &str = concat!(
-    "WITH keys AS MATERIALIZED (
-    SELECT due_at, delivery_id, event_id, connection_id, attempts, recorded_at, retry_at FROM queue
-    WHERE shard = $1 AND destination_id = $2 AND (due_at, delivery_id) > ($3, $4)
-    ORDER BY due_at, delivery_id LIMIT $5
+macro_rules! page {
+    ($which:literal, $limit:literal, $bytes:literal) => {
+        concat!(
+            "WITH keys AS MATERIALIZED (
+    SELECT due_at, delivery_id, event_id, connection_id, attempts, recorded_at, retry_at, round, attempts_before, job_id FROM queue
+    WHERE shard = $1 AND destination_id = $2 AND ",
+            $which,
+            "
+    ORDER BY due_at, delivery_id LIMIT ",
+            $limit,
+            "
 ), sized AS MATERIALIZED (
     SELECT k.*, e.bytes FROM keys k CROSS JOIN LATERAL (
         SELECT octet_length(e.headers) + octet_length(e.body) AS bytes FROM events e WHERE e.id = k.event_id LIMIT 1
@@ -76,12 +113,19 @@ pub(crate) const HEAD: &str = concat!(
 ), bounded AS MATERIALIZED (
     SELECT *, sum(bytes) OVER (ORDER BY due_at, delivery_id ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before FROM sized
 )
-SELECT k.due_at, k.delivery_id, k.connection_id, k.attempts, k.recorded_at, k.retry_at, ",
-    "e.* FROM bounded k CROSS JOIN LATERAL (SELECT ",
-    event_columns!(),
-    " FROM events e WHERE e.id = k.event_id LIMIT 1) e
-WHERE k.bytes_before < $6 ORDER BY k.due_at, k.delivery_id"
-);
+SELECT k.due_at, k.delivery_id, k.connection_id, k.attempts, k.recorded_at, k.retry_at, k.round, k.attempts_before, k.job_id, ",
+            "e.* FROM bounded k CROSS JOIN LATERAL (SELECT ",
+            event_columns!(),
+            " FROM events e WHERE e.id = k.event_id LIMIT 1) e
+WHERE k.bytes_before < ",
+            $bytes,
+            " ORDER BY k.due_at, k.delivery_id"
+        )
+    };
+}
+
+/// A page behind a key.
+pub(crate) const HEAD: &str = page!("(due_at, delivery_id) > ($3, $4)", "$5", "$6");
 
 /// The next deliveries of a destination behind the key `after`, by `(due_at, delivery_id)`, with their events.
 ///
@@ -123,23 +167,10 @@ pub async fn head_within(
 }
 
 /// [`HEAD`] from the beginning, without what the reader has. NOT IN is one look into a hash table a row.
-pub(crate) const HEAD_BUT: &str = concat!(
-    "WITH keys AS MATERIALIZED (
-    SELECT due_at, delivery_id, event_id, connection_id, attempts, recorded_at, retry_at FROM queue
-    WHERE shard = $1 AND destination_id = $2 AND coalesce(delivery_id NOT IN (SELECT known FROM unnest($3::uuid[]) AS known), true)
-    ORDER BY due_at, delivery_id LIMIT $4
-), sized AS MATERIALIZED (
-    SELECT k.*, e.bytes FROM keys k CROSS JOIN LATERAL (
-        SELECT octet_length(e.headers) + octet_length(e.body) AS bytes FROM events e WHERE e.id = k.event_id LIMIT 1
-    ) e
-), bounded AS MATERIALIZED (
-    SELECT *, sum(bytes) OVER (ORDER BY due_at, delivery_id ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before FROM sized
-)
-SELECT k.due_at, k.delivery_id, k.connection_id, k.attempts, k.recorded_at, k.retry_at, ",
-    "e.* FROM bounded k CROSS JOIN LATERAL (SELECT ",
-    event_columns!(),
-    " FROM events e WHERE e.id = k.event_id LIMIT 1) e
-WHERE k.bytes_before < $5 ORDER BY k.due_at, k.delivery_id"
+pub(crate) const HEAD_BUT: &str = page!(
+    "coalesce(delivery_id NOT IN (SELECT known FROM unnest($3::uuid[]) AS known), true)",
+    "$4",
+    "$5"
 );
 
 /// The first deliveries of a destination but for those that are `known`, as [`head`] gives them: nothing that was committed
@@ -178,6 +209,11 @@ fn read(rows: &[PgRow], shard: u16, destination: Uuid) -> Result<Vec<(Pending, A
             attempts: row.try_get::<i32, _>("attempts")?.unsigned_abs(),
             recorded_at: from_sql(row.try_get("recorded_at")?),
             retry_at: time(row, "retry_at")?,
+            round: Round {
+                number: row.try_get::<i32, _>("round")?.unsigned_abs(),
+                attempts_before: row.try_get::<i32, _>("attempts_before")?.unsigned_abs(),
+                job: row.try_get("job_id")?,
+            },
         })
     };
     rows.iter()

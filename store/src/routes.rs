@@ -443,6 +443,8 @@ fn read_row(
         (Spec::Source(_), Kind::Source)
             | (Spec::Destination(_), Kind::Destination)
             | (Spec::Connection(_), Kind::Connection)
+            | (Spec::Topic(_), Kind::Topic)
+            | (Spec::Subscription(_), Kind::Subscription)
     );
     if matches {
         Ok((spec, secrets))
@@ -459,6 +461,30 @@ fn chain(error: &dyn StdError) -> String {
         next = error.source();
     }
     text
+}
+
+/// A resource's UID by its name, and by that of the newest one of those that were deleted if there's none now. The names
+/// aren't indexed: for a person who asks, not for a hot path.
+pub async fn find(
+    pool: &Pool,
+    kinds: &[&str],
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Uuid>> {
+    let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+    let mut session = pool.session().await?;
+    let row = pool
+        .query(
+            "SELECT uid FROM routes WHERE kind = ANY ($1) AND namespace = $2 AND name = $3
+             ORDER BY deleted, revision DESC, kind LIMIT 1",
+        )
+        .bind(kinds)
+        .bind(namespace.to_owned())
+        .bind(name.to_owned())
+        .optional(&mut session)
+        .await?;
+    session.done().await?;
+    row.map(|row| Ok(row.try_get("uid")?)).transpose()
 }
 
 /// Deletes tombstones of revisions up to `revision` (the slowest live replica's). Returns how many.

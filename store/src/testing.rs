@@ -326,7 +326,7 @@ async fn ensure_template(port: u16) -> String {
 }
 
 /// The statements that run at every event, for tests of their plans: a name and the text.
-pub const HOT_STATEMENTS: [(&str, &str); 11] = [
+pub const HOT_STATEMENTS: [(&str, &str); 22] = [
     ("record", crate::events::RECORD),
     ("get_many", crate::events::GET_MANY),
     ("write", crate::outcomes::WRITE),
@@ -338,6 +338,23 @@ pub const HOT_STATEMENTS: [(&str, &str); 11] = [
     ("acquire", crate::lease::ACQUIRE),
     ("renew", crate::lease::RENEW),
     ("expire", crate::dedup::EXPIRE),
+    ("expire_answers", crate::idempotency::EXPIRE),
+    ("find_due", crate::scheduled::FIND_DUE),
+    ("dead_letters", crate::deliveries::LIST),
+    (
+        "dead_letters_of_destination",
+        crate::deliveries::LIST_OF_DESTINATION,
+    ),
+    ("walk", crate::deliveries::WALK),
+    (
+        "walk_of_destination",
+        crate::deliveries::WALK_OF_DESTINATION,
+    ),
+    ("get", crate::deliveries::GET),
+    ("of_delivery", crate::attempts::OF_DELIVERY),
+    ("of_event", crate::retries::OF_EVENT),
+    ("set_going", crate::retries::SET_GOING),
+    ("jobs", crate::jobs::LIST),
 ];
 
 async fn connect(port: u16, database: &str) -> Result<PgConnection, sqlx::Error> {

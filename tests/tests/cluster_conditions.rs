@@ -133,7 +133,8 @@ async fn every_refusal_has_its_reason() {
     let foreign = format!(
         "apiVersion: hookstream.io/v1alpha1\nkind: Connection\nmetadata: {{name: foreign}}\nspec:\n  source: {{name: source, namespace: {elsewhere}}}\n  destination: {{name: destination}}\n"
     );
-    let topic = "apiVersion: hookstream.io/v1alpha1\nkind: Topic\nmetadata: {name: topic}\nspec: {displayName: Orders}\n";
+    let channel = "apiVersion: hookstream.io/v1alpha1\nkind: NotificationChannel\nmetadata: {name: channel}\nspec: {slack: {urlRef: {name: ops-slack, key: url}}}\n";
+    let no_topic = "apiVersion: hookstream.io/v1alpha1\nkind: Subscription\nmetadata: {name: no-topic}\nspec: {topic: {name: nothing}, destination: {name: destination}}\n";
     for (kind, name, yaml, type_, reason) in [
         (
             Kind::Connection,
@@ -157,11 +158,18 @@ async fn every_refusal_has_its_reason() {
             "Conflicted",
         ),
         (
-            Kind::Topic,
-            "topic",
-            topic.to_owned(),
+            Kind::NotificationChannel,
+            "channel",
+            channel.to_owned(),
             "Accepted",
             "NotImplemented",
+        ),
+        (
+            Kind::Subscription,
+            "no-topic",
+            no_topic.to_owned(),
+            "ResolvedRefs",
+            "TopicNotFound",
         ),
         (
             Kind::Connection,

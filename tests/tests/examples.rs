@@ -19,6 +19,7 @@ macro_rules! trials {
 
 trials! {
     circuit_breaker = "circuit-breaker",
+    cloudevents = "cloudevents",
     custom_response = "custom-response",
     deduplication = "deduplication",
     destination_templates = "destination-templates",
@@ -29,8 +30,11 @@ trials! {
     quickstart = "quickstart",
     rate_limit = "rate-limit",
     rate_limited_source = "rate-limited-source",
+    retries = "retries",
+    scheduled = "scheduled",
     schema = "schema",
     signing = "signing",
+    topics = "topics",
     transforms = "transforms",
     verification_by_hand = "verification-hmac",
     verification_by_template = "verification-templates",

@@ -1,6 +1,6 @@
 //! What `hookstream dev` stands on: a data folder, a key ring, and a Postgres that is its own unless one is given.
 
-use crate::{args, data, data::Data, keyring};
+use crate::{args, data, data::Data, keyring, operate};
 use anyhow::{Context, Result};
 use service::clock;
 use std::{path::Path, sync::Arc};
@@ -16,7 +16,7 @@ pub(super) struct Backing {
     /// What to tell the person about where things are kept.
     pub(super) kept: String,
     server: Option<PrivateServer>,
-    _data: Option<Data>,
+    data: Option<Data>,
 }
 
 /// One process with few rows needs few connections.
@@ -60,6 +60,11 @@ impl Backing {
         let store = Store::connect(connect)
             .await
             .context("the database can't be reached")?;
+        if let (Some(data), Some(_)) = (&data, &server) {
+            let path = data.path(operate::URL_FILE);
+            keyring::write_private(&path, url.as_bytes())
+                .with_context(|| path.display().to_string())?;
+        }
         store::migrate(&store.pool, SHARDS)
             .await
             .context("the database can't be brought to this version")?;
@@ -74,7 +79,7 @@ impl Backing {
             url,
             kept,
             server,
-            _data: data,
+            data,
         })
     }
 
@@ -82,6 +87,9 @@ impl Backing {
     pub(super) async fn stop(mut self) -> Result<()> {
         self.store.pool.close().await;
         if let Some(server) = &mut self.server {
+            if let Some(data) = &self.data {
+                let _ = std::fs::remove_file(data.path(operate::URL_FILE));
+            }
             server.stop().await.context("stopping Postgres")?;
         }
         Ok(())

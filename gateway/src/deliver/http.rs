@@ -36,6 +36,7 @@ use hyper::body::{Body, Incoming};
 use jiff::Timestamp;
 use oauth2::{Failure, Tokens};
 use routing::{
+    cloudevents,
     ids::{self, Prefix},
     payload::{self, Template},
     retry::{self, Outcome},
@@ -109,6 +110,8 @@ pub struct Target {
     identity: Option<Identity>,
     /// With the key that the payload holds, if it holds one.
     template: Option<(Template, Secret)>,
+    /// `None`: an event goes as it was published.
+    cloud_events: Option<cloudevents::Mode>,
     signer: Option<Signer>,
     /// Whose egress policy holds.
     namespace: Arc<str>,
@@ -184,6 +187,7 @@ impl Target {
             auth,
             identity,
             template: template.transpose()?,
+            cloud_events: spec.cloud_events,
             signer: signer.transpose()?,
             namespace: namespace.into(),
         })
@@ -319,9 +323,10 @@ impl Target {
             Url::Fixed(uri) => uri.clone(),
             Url::Template(template) => uri(&template.fill(&event.path, &event.query))?,
         };
-        let body = match &self.template {
-            None => event.body.clone(),
-            Some(template) => shaped(template, event, &uri, &mut map),
+        let body = match (&self.template, self.cloud_events) {
+            (Some(template), _) => shaped(template, event, &uri, &mut map),
+            (None, Some(mode)) => cloud_event(mode, event, &mut map),
+            (None, None) => event.body.clone(),
         };
         if let Some(signer) = &self.signer {
             let message = sign::Message {
@@ -368,6 +373,44 @@ fn shaped(
     let json = HeaderValue::from_static("application/json");
     headers.insert(header::CONTENT_TYPE, json);
     body.into()
+}
+
+/// The event as a CloudEvent, and no header that describes another body.
+fn cloud_event(mode: cloudevents::Mode, event: &Event, headers: &mut HeaderMap) -> Bytes {
+    let known = cloudevents::Known {
+        id: &ids::format(Prefix::Event, event.id),
+        // Of what the event was sent to, whatever kind that is.
+        source: &format!("urn:uuid:{}", event.source_id),
+        received_at: event.received_at,
+    };
+    let encoded = headers.contains_key(header::CONTENT_ENCODING);
+    let content_type = match encoded {
+        // Bytes that only the receiver can read.
+        true => Some(HeaderValue::from_static("application/octet-stream")),
+        false => headers.get(header::CONTENT_TYPE).cloned(),
+    };
+    let written = cloudevents::write(known, content_type.as_ref(), &event.body, mode);
+    let attributes: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("ce-"))
+        .cloned()
+        .collect();
+    for name in attributes {
+        headers.remove(name);
+    }
+    let same = written.body.as_ptr() == event.body.as_ptr();
+    if !same {
+        for name in ["content-digest", "digest"] {
+            headers.remove(name);
+        }
+        headers.remove(header::CONTENT_ENCODING);
+        headers.remove(header::CONTENT_TYPE);
+    }
+    if let Some(content_type) = written.content_type.filter(|_| !encoded || !same) {
+        headers.insert(header::CONTENT_TYPE, content_type);
+    }
+    headers.extend(written.attributes);
+    written.body
 }
 
 fn uri(text: &str) -> Result<Uri, Unusable> {

@@ -52,6 +52,13 @@ pub fn delivery(event: Uuid, base: u128, index: usize) -> Uuid {
     routing::ids::delivery(Uuid::from_u128(event.as_u128() & !RANDOM | low))
 }
 
+/// The id of the `place`-th event of a request that is due at this time: of its millisecond, and in the request's order.
+pub fn due(at: Timestamp, place: usize) -> Uuid {
+    let milliseconds = at.as_millisecond().max(0) as u128;
+    let counter = (place & 0xfff) as u128;
+    Uuid::from_u128(milliseconds << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | random())
+}
+
 /// 62 random bits.
 pub fn random() -> u128 {
     u128::from(rand::random::<u64>()) & RANDOM

@@ -22,13 +22,14 @@ pub mod judge;
 pub mod rate;
 pub mod replicas;
 pub mod sources;
+mod topics;
 
 use crate::{
     args::Limits,
     egress,
     errors::Refusal,
     metrics::Metrics,
-    recorder::{self, Committed},
+    recorder,
     seen::{Observer, Seen},
     table,
 };
@@ -54,8 +55,11 @@ use std::{
     },
     time::Instant,
 };
-use store::events::{Event, NewDelivery, Recorded, Verification};
-use tokio::sync::Semaphore;
+use store::{
+    Pool,
+    events::{Event, Kept, NewDelivery, Recorded, Verification},
+};
+use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
 
 const INGEST: &str = "/v1/ingest/";
@@ -89,6 +93,10 @@ pub struct Ingest {
 #[derive(Debug)]
 pub struct Ready {
     pub recorder: recorder::Handle,
+    /// For what is scheduled.
+    pub pool: Pool,
+    /// Told when something was scheduled that is due soon.
+    pub scheduled: Arc<Notify>,
     pub table: Arc<table::Current>,
     pub shards: u16,
 }
@@ -160,7 +168,9 @@ impl Ingest {
     /// Takes away what was counted for sources that left the table a while ago; called every few seconds.
     pub fn tidy(&self, table: &Table, now: Instant) {
         self.sources.tidy(
-            |source| table.source(&format(Prefix::Source, source)).is_some(),
+            |uid| {
+                table.source(&format(Prefix::Source, uid)).is_some() || table.topic(uid).is_some()
+            },
             now,
             &self.metrics.ingest,
         );
@@ -200,11 +210,14 @@ impl Ingest {
         if path == HEALTH {
             return self.health(request.method(), &request_id);
         }
-        let mut found = None;
         let told = self
             .observer
             .is_some()
             .then(|| (request.method().to_string(), path.to_owned()));
+        if path.starts_with(topics::TOPICS) {
+            return self.topic(request, peer, started, request_id, told).await;
+        }
+        let mut found = None;
         let taken = self.accept(request, peer, started, &mut found).await;
         let mut response = match (taken, &found) {
             (Ok(Taken::Recorded(accepted)), Some(found)) => {
@@ -364,7 +377,7 @@ impl Ingest {
             self.sources
                 .marked(&counts, "schema_invalid", &self.metrics.ingest);
         }
-        if let Committed::Duplicate(first) = committed {
+        if let Kept::Duplicate(first) = committed {
             self.sources
                 .marked(&counts, "duplicate", &self.metrics.ingest);
             if source.dedup.as_ref().is_some_and(|rule| rule.conflict) {
@@ -410,6 +423,7 @@ impl Ingest {
             event: Arc::new(event),
             verification,
             dedup,
+            claim: None,
         }
     }
 
@@ -458,16 +472,23 @@ impl Ingest {
         found: Option<&Found>,
         told: Option<(String, String)>,
     ) -> Response<Full<Bytes>> {
-        let source = found.map(|found| &*found.source);
-        self.sources.refused(
-            found.map(|found| &*found.counts),
-            refusal.reason(),
-            &self.metrics.ingest,
-        );
+        let counts = found.map(|found| &*found.counts);
+        self.refused_of(refusal, request_id, counts, told)
+    }
+
+    fn refused_of(
+        &self,
+        refusal: &Refusal,
+        request_id: String,
+        counts: Option<&sources::Counts>,
+        told: Option<(String, String)>,
+    ) -> Response<Full<Bytes>> {
+        self.sources
+            .refused(counts, refusal.reason(), &self.metrics.ingest);
         tracing::debug!(
             request_id,
             reason = refusal.reason(),
-            source = source.map(|source| &source.id),
+            source = counts.map(sources::Counts::name),
             "refused"
         );
         let response = refusal.response(&request_id);
@@ -475,7 +496,7 @@ impl Ingest {
             let (method, path) = told.unwrap_or_default();
             Seen::Refused {
                 request_id,
-                source: source.map(|source| format!("{}/{}", source.namespace, source.name)),
+                source: counts.map(|counts| format!("{}/{}", counts.namespace(), counts.name())),
                 method,
                 path,
                 status: refusal.status().as_u16(),
@@ -487,7 +508,12 @@ impl Ingest {
     }
 }
 
-fn deliveries(event_id: Uuid, matched: Vec<(Uuid, Uuid)>, shards: u16) -> Vec<NewDelivery> {
+/// Of the (connection, destination) pairs that an event goes by.
+pub(crate) fn deliveries(
+    event_id: Uuid,
+    matched: Vec<(Uuid, Uuid)>,
+    shards: u16,
+) -> Vec<NewDelivery> {
     if matched.is_empty() {
         return Vec::new();
     }

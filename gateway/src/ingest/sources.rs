@@ -34,6 +34,11 @@ impl Counts {
     pub fn namespace(&self) -> &Arc<str> {
         &self.namespace
     }
+
+    /// As metrics and `hookstream dev` say it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// All sources that anything was counted for.
@@ -46,15 +51,37 @@ pub struct Sources {
 impl Sources {
     /// The handles of a source; made when it is first seen.
     pub fn get(&self, source: &routing::table::Source, metrics: &Ingest) -> Arc<Counts> {
-        if let Some(counts) = self.counts.load().get(&source.uid) {
+        self.counts(
+            source.uid,
+            &source.namespace,
+            || source.name.clone(),
+            metrics,
+        )
+    }
+
+    /// Those of a topic, which is counted as the source `topic/<name>`: no source has a slash in its name.
+    pub fn of_topic(&self, topic: &routing::table::Topic, metrics: &Ingest) -> Arc<Counts> {
+        let name = || format!("topic/{}", topic.name);
+        self.counts(topic.uid, &topic.namespace, name, metrics)
+    }
+
+    fn counts(
+        &self,
+        uid: Uuid,
+        namespace: &str,
+        name: impl FnOnce() -> String,
+        metrics: &Ingest,
+    ) -> Arc<Counts> {
+        if let Some(counts) = self.counts.load().get(&uid) {
             return counts.clone();
         }
+        let name = name();
         let counts = Arc::new(Counts {
-            namespace: source.namespace.as_str().into(),
-            name: source.name.clone(),
+            namespace: namespace.into(),
             accepted: metrics
                 .accepted
-                .with_label_values(&[source.namespace.as_str(), source.name.as_str()]),
+                .with_label_values(&[namespace, name.as_str()]),
+            name,
             bucket: Bucket::default(),
             refused: Mutex::default(),
             replied: Mutex::default(),
@@ -62,7 +89,7 @@ impl Sources {
         });
         self.counts.rcu(|all| {
             let mut all = HashMap::clone(all);
-            all.entry(source.uid).or_insert_with(|| counts.clone());
+            all.entry(uid).or_insert_with(|| counts.clone());
             all
         });
         counts

@@ -5,6 +5,7 @@ mod checks;
 mod client;
 mod heads;
 mod rules;
+mod topics;
 mod verification;
 
 use crate::{

@@ -69,7 +69,7 @@ impl Fake {
 }
 
 impl Book for Fake {
-    async fn record(&self, batch: &[Recorded]) -> store::Result<Vec<Option<Uuid>>> {
+    async fn record(&self, batch: &[Recorded]) -> store::Result<Vec<Kept>> {
         self.0.calls.lock().unwrap().push(batch.len());
         self.0.gate.acquire().await.unwrap().forget();
         if batch.iter().any(|recorded| recorded.event.method == POISON) {
@@ -92,7 +92,7 @@ impl Book for Fake {
         if answer == Some(Answer::Lost) {
             Err(Error::Unavailable("reset".into()))
         } else {
-            Ok(vec![None; batch.len()])
+            Ok(vec![Kept::New; batch.len()])
         }
     }
 
@@ -166,9 +166,9 @@ fn event(method: &str, body: usize) -> Recorded {
 }
 
 impl Test {
-    fn send(&self, recorded: Recorded) -> oneshot::Receiver<Result<Committed, Refusal>> {
+    fn send(&self, recorded: Recorded) -> oneshot::Receiver<Result<Kept, Refusal>> {
         self.handle
-            .enqueue(recorded, None)
+            .enqueue(recorded, Vec::new(), None)
             .expect("the queue has room")
     }
 
@@ -183,7 +183,7 @@ impl Test {
                 answer
                     .await
                     .expect("a writer answers")
-                    .map(|committed| assert_eq!(committed, Committed::First))
+                    .map(|committed| assert_eq!(committed, Kept::New))
                     .map_err(|refusal| refusal.reason()),
             );
         }
@@ -366,7 +366,7 @@ async fn a_full_queue_refuses_at_once() {
     }
     let waiting = [test.send(event("POST", 1)), test.send(event("POST", 1))];
     assert!(matches!(
-        test.handle.enqueue(event("POST", 1), None),
+        test.handle.enqueue(event("POST", 1), Vec::new(), None),
         Err(Refusal::QueueFull)
     ));
     book.open();
@@ -395,7 +395,9 @@ async fn the_end_comes_after_everything_queued_is_answered() {
         answer.await.unwrap().unwrap();
     }
     assert!(
-        test.handle.enqueue(event("POST", 1), None).is_err(),
+        test.handle
+            .enqueue(event("POST", 1), Vec::new(), None)
+            .is_err(),
         "nothing is taken after the end"
     );
 }
@@ -438,19 +440,12 @@ async fn postgres_refuses_one_row_and_keeps_the_others() {
     // No HTTP library lets a zero byte into a method; if one ever does, this is what happens.
     let events = ["POST", "PO\0ST", "POST"].map(|method| event(method, 10));
     let ids = [0, 1, 2].map(|n: usize| events[n].event.id);
-    let answers = events.map(|event| handle.enqueue(event, None).unwrap());
+    let answers = events.map(|event| handle.enqueue(event, Vec::new(), None).unwrap());
     let mut results = Vec::new();
     for answer in answers {
         results.push(answer.await.unwrap().map_err(|refusal| refusal.reason()));
     }
-    assert_eq!(
-        results,
-        [
-            Ok(Committed::First),
-            Err("not_storable"),
-            Ok(Committed::First)
-        ]
-    );
+    assert_eq!(results, [Ok(Kept::New), Err("not_storable"), Ok(Kept::New)]);
     let kept = store::events::get_many(&database.store.pool, &ids)
         .await
         .unwrap();
@@ -490,12 +485,16 @@ async fn a_day_is_made_for_rows_of_today_and_for_no_others() {
     };
     for (days, result) in [
         (-40, Err("database_away")),
-        (0, Ok(Committed::First)),
+        (0, Ok(Kept::New)),
         (-40, Err("database_away")),
         (40, Err("database_away")),
-        (1, Ok(Committed::First)),
+        (1, Ok(Kept::New)),
     ] {
-        let answer = handle.enqueue(of(days), None).unwrap().await.unwrap();
+        let answer = handle
+            .enqueue(of(days), Vec::new(), None)
+            .unwrap()
+            .await
+            .unwrap();
         assert_eq!(answer.map_err(|refusal| refusal.reason()), result, "{days}");
     }
     for days in [-40, -2, 2, 40] {

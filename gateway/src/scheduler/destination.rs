@@ -18,7 +18,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
 };
-use store::events::Event;
+use store::{events::Event, queue::Round};
 use uuid::Uuid;
 
 use crate::deliver::Target;
@@ -41,6 +41,7 @@ pub(super) struct Entry {
     pub(super) attempts: u32,
     /// A retry that kept its place in the queue may not go before then.
     pub(super) retry_at: Option<Timestamp>,
+    pub(super) round: Round,
     /// Of its destination's order, if that has one.
     pub(super) lane: u64,
     pub(super) event: Arc<Event>,

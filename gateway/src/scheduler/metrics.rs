@@ -1,9 +1,10 @@
 //! What delivery counts. Handles are kept; no label has values that a sender chooses.
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
-use routing::retry::Outcome;
+use routing::retry::{GaveUp, Outcome};
 use service::metrics;
 use std::time::Duration;
+use store::attempts::Trigger;
 
 #[derive(Debug, Clone)]
 pub struct DeliveryMetrics {
@@ -12,6 +13,9 @@ pub struct DeliveryMetrics {
     pub(crate) delivered: IntCounter,
     pub(crate) filtered: IntCounter,
     pub(crate) dead_letters: IntCounter,
+    /// Labels: reason.
+    dead_letter_reasons: IntCounterVec,
+    triggers: [IntCounter; 4],
     pub(crate) retries: IntCounter,
     /// From the recording of an event to the end of its first attempt.
     pub(crate) first_attempt_seconds: Histogram,
@@ -61,6 +65,12 @@ impl DeliveryMetrics {
             "Attempts that ended, by what is known afterwards.",
             &["outcome"],
         );
+        let triggers = metrics::counters(
+            registry,
+            "hookstream_delivery_triggers_total",
+            "Attempts that ended, by why they were made: an initial one, an automatic retry, a manual one, a job's.",
+            &["trigger"],
+        );
         let finished = metrics::counters(
             registry,
             "hookstream_deliveries_finished_total",
@@ -78,6 +88,13 @@ impl DeliveryMetrics {
             delivered: finished.with_label_values(&["delivered"]),
             filtered: finished.with_label_values(&["filtered"]),
             dead_letters: finished.with_label_values(&["dead_letter"]),
+            dead_letter_reasons: metrics::counters(
+                registry,
+                "hookstream_dead_letters_total",
+                "Deliveries that were given up, by reason.",
+                &["reason"],
+            ),
+            triggers: Trigger::WORDS.map(|word| triggers.with_label_values(&[word])),
             retries: counter(
                 "hookstream_delivery_retries_total",
                 "Attempts after which another one was planned.",
@@ -168,7 +185,21 @@ impl DeliveryMetrics {
         self.circuit_transitions.with_label_values(&[to])
     }
 
-    pub(crate) fn attempt(&self, outcome: &Outcome, took: Duration) {
+    pub(crate) fn dead_letter(&self, reason: GaveUp, deliveries: u64) {
+        self.dead_letters.inc_by(deliveries);
+        self.dead_letter_reasons
+            .with_label_values(&[reason.as_str()])
+            .inc_by(deliveries);
+    }
+
+    pub(crate) fn attempt(&self, outcome: &Outcome, trigger: Trigger, took: Duration) {
+        if let Some(counter) = Trigger::WORDS
+            .iter()
+            .position(|word| *word == trigger.as_str())
+            .and_then(|n| self.triggers.get(n))
+        {
+            counter.inc();
+        }
         let word = outcome.as_str();
         if let Some(counter) = WORDS
             .iter()

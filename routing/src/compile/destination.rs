@@ -11,7 +11,7 @@ use super::{
     secrets::Taken,
 };
 use crate::{
-    duration,
+    cloudevents, duration,
     payload::{self, Template},
     row::{Auth, DestinationSpec, HttpSpec, Provider, SecretIndex, Tls},
     url,
@@ -140,11 +140,29 @@ fn http(
         auth,
         tls: tls.filter(|tls| *tls != Tls::default()),
         template,
+        cloud_events: cloud_events(written, findings),
         signing,
     }
 }
 
 /// The service whose shape the payload gets. PagerDuty's key travels in the payload, so it is taken from `auth`.
+fn cloud_events(
+    written: &crds::HttpProvider,
+    findings: &mut Findings,
+) -> Option<cloudevents::Mode> {
+    let mode = match written.cloud_events? {
+        crds::CloudEventsMode::Binary => cloudevents::Mode::Binary,
+        crds::CloudEventsMode::Structured => cloudevents::Mode::Structured,
+    };
+    if let Some(template) = &written.template {
+        let message = format!(
+            "the payload is `{template}`'s or a CloudEvent; leave `cloudEvents` or `template` out"
+        );
+        findings.add(Reason::UnsupportedValue, "spec.http.cloudEvents", message);
+    }
+    Some(mode)
+}
+
 fn template(
     written: Option<&str>,
     auth: Option<Auth>,

@@ -41,6 +41,7 @@ pub enum Reason {
     Conflicted,
     NotImplemented,
     SourceNotFound,
+    TopicNotFound,
     DestinationNotFound,
     SecretNotFound,
     SecretKeyMissing,
@@ -59,6 +60,7 @@ impl Reason {
             Reason::Conflicted => "Conflicted",
             Reason::NotImplemented => "NotImplemented",
             Reason::SourceNotFound => "SourceNotFound",
+            Reason::TopicNotFound => "TopicNotFound",
             Reason::DestinationNotFound => "DestinationNotFound",
             Reason::SecretNotFound => "SecretNotFound",
             Reason::SecretKeyMissing => "SecretKeyMissing",
@@ -78,6 +80,7 @@ impl Reason {
             | Reason::Conflicted
             | Reason::NotImplemented => Condition::Accepted,
             Reason::SourceNotFound
+            | Reason::TopicNotFound
             | Reason::DestinationNotFound
             | Reason::SecretNotFound
             | Reason::SecretKeyMissing

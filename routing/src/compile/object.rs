@@ -28,7 +28,9 @@ pub(super) struct Object {
 pub(super) enum Body {
     Source(Box<crds::SourceSpec>),
     Destination(Box<crds::DestinationSpec>),
+    /// Also a Subscription: a connection whose source is a Topic.
     Connection(Box<crds::ConnectionSpec>),
+    Topic(Box<crds::TopicSpec>),
     /// A kind whose behaviour joins later.
     Later,
 }
@@ -52,9 +54,11 @@ impl Object {
                 Resource::Source(source) => Body::Source(Box::new(source.spec)),
                 Resource::Destination(destination) => Body::Destination(Box::new(destination.spec)),
                 Resource::Connection(connection) => Body::Connection(Box::new(connection.spec)),
-                Resource::Topic(_)
-                | Resource::Subscription(_)
-                | Resource::AlertRule(_)
+                Resource::Topic(topic) => Body::Topic(Box::new(topic.spec)),
+                Resource::Subscription(subscription) => Body::Connection(Box::new(
+                    super::subscription::as_connection(subscription.spec),
+                )),
+                Resource::AlertRule(_)
                 | Resource::NotificationChannel(_)
                 | Resource::Collection(_) => Body::Later,
             },
@@ -73,6 +77,14 @@ impl Object {
         (self.created.is_none(), self.created, self.uid)
     }
 
+    /// Where a manifest names the source of a connection.
+    pub(super) fn source_path(&self) -> &'static str {
+        match self.kind {
+            Kind::Subscription => "spec.topic",
+            _ => "spec.source",
+        }
+    }
+
     /// The path that a source asks for.
     pub(super) fn path(&self) -> Option<&str> {
         match &self.body {
@@ -83,7 +95,13 @@ impl Object {
 
     pub(super) fn source(&self) -> Option<ObjectName> {
         match &self.body {
-            Body::Connection(spec) => Some(self.target(Kind::Source, &spec.source)),
+            Body::Connection(spec) => {
+                let kind = match self.kind {
+                    Kind::Subscription => Kind::Topic,
+                    _ => Kind::Source,
+                };
+                Some(self.target(kind, &spec.source))
+            }
             _ => None,
         }
     }
@@ -149,6 +167,10 @@ impl Object {
                     .chain(signing.map(|reference| &reference.name))
                     .collect()
             }
+            Body::Topic(spec) => {
+                let references = spec.publish_key_refs.iter();
+                references.map(|reference| &reference.name).collect()
+            }
             Body::Connection(_) | Body::Later => Vec::new(),
         };
         names
@@ -167,7 +189,7 @@ impl Object {
                     .as_ref()
                     .map(|transform| transform.jsonata.as_str()),
             ),
-            Body::Source(_) | Body::Destination(_) | Body::Later => (None, None),
+            Body::Source(_) | Body::Destination(_) | Body::Topic(_) | Body::Later => (None, None),
         };
         filter.into_iter().chain(transform)
     }
@@ -176,7 +198,7 @@ impl Object {
         match &self.body {
             Body::Source(spec) => spec.allowed_namespaces.as_ref(),
             Body::Destination(spec) => spec.allowed_namespaces.as_ref(),
-            Body::Connection(_) | Body::Later => None,
+            Body::Connection(_) | Body::Topic(_) | Body::Later => None,
         }
     }
 

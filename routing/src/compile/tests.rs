@@ -8,6 +8,7 @@ mod http;
 mod properties;
 mod references;
 mod source_rules;
+mod topics;
 mod verification;
 
 use super::*;

@@ -4,7 +4,7 @@ use crate::support::*;
 use std::time::Duration;
 use store::{
     Pool, dedup,
-    events::{self, Recorded, Verification},
+    events::{self, Kept, Recorded, Verification},
     queue,
     testing::Database,
 };
@@ -55,13 +55,18 @@ async fn the_first_of_a_batch_is_the_first_and_later_batches_find_it() {
     let (first, second) = (id(&batch[0]), id(&batch[1]));
     assert_eq!(
         events::record(pool, &batch).await.unwrap(),
-        [None, None, Some(first), Some(second)]
+        [
+            Kept::New,
+            Kept::New,
+            Kept::Duplicate(first),
+            Kept::Duplicate(second)
+        ]
     );
     let plain = recorded(event(b"x"), &[destination(1)]);
     let later = [copy(1, LONG), plain.clone(), copy(3, LONG)];
     assert_eq!(
         events::record(pool, &later).await.unwrap(),
-        [Some(second), None, None]
+        [Kept::Duplicate(second), Kept::New, Kept::New]
     );
     assert_eq!(kept(pool).await.len(), 7, "duplicates are kept, too");
     let duplicates = kept(pool).await.into_iter().filter_map(|(_, of)| of);
@@ -81,7 +86,7 @@ async fn a_commit_whose_answer_was_lost_is_made_again_and_is_no_copy_of_itself()
     for _ in 0..3 {
         assert_eq!(
             events::record(pool, &batch).await.unwrap(),
-            [None, Some(id(&batch[0]))]
+            [Kept::New, Kept::Duplicate(id(&batch[0]))]
         );
     }
     assert_eq!(kept(pool).await.len(), 2);
@@ -112,8 +117,9 @@ async fn of_many_replicas_that_record_a_key_at_once_one_is_first() {
                         continue;
                     }
                     match of {
-                        None => firsts.push(id(recorded)),
-                        Some(of) => pointed.push(*of),
+                        Kept::New => firsts.push(id(recorded)),
+                        Kept::Duplicate(of) => pointed.push(*of),
+                        other => panic!("{other:?}"),
                     }
                 }
             }
@@ -133,7 +139,7 @@ async fn a_recording_that_fails_remembers_nothing() {
     events::record(pool, &[broken]).await.unwrap_err();
     assert_eq!(
         events::record(pool, &[copy(1, LONG)]).await.unwrap(),
-        [None]
+        [Kept::New]
     );
 }
 
@@ -148,10 +154,14 @@ async fn after_its_window_a_key_is_another_event_s() {
         events::record(pool, std::slice::from_ref(&second))
             .await
             .unwrap(),
-        [None]
+        [Kept::New]
     );
     let again = events::record(pool, &[third]).await.unwrap();
-    assert_eq!(again, [Some(id(&second))], "its window begins anew");
+    assert_eq!(
+        again,
+        [Kept::Duplicate(id(&second))],
+        "its window begins anew"
+    );
 }
 
 #[tokio::test]
@@ -171,7 +181,7 @@ async fn what_has_expired_is_swept_in_bounded_steps_and_nothing_else() {
     let next = dedup::next_expiry(pool).await.unwrap().unwrap();
     assert!(next > jiff::Timestamp::now());
     let again = events::record(pool, &[copy(9, LONG)]).await.unwrap();
-    assert_eq!(again, [Some(id(&batch[9]))]);
+    assert_eq!(again, [Kept::Duplicate(id(&batch[9]))]);
 }
 
 #[tokio::test]

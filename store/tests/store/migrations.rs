@@ -81,6 +81,41 @@ async fn a_database_of_a_newer_version_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_migration_that_was_left_out_is_made_up_for_and_ends_the_same() {
+    const CHECKS: &str = "SELECT string_agg(conname || pg_get_constraintdef(oid), ' ' ORDER BY conname) FROM pg_constraint
+                          WHERE conrelid = 'deliveries'::regclass AND contype = 'c'";
+    let whole = Database::create().await;
+    let checks: String = sqlx::query_scalar(CHECKS)
+        .fetch_one(whole.store.pool.raw())
+        .await
+        .unwrap();
+    let db = Database::empty().await;
+    let pool = &db.store.pool;
+    // As an installation has it that got filtered deliveries before those that are set going again.
+    execute(
+        pool,
+        concat!(
+            include_str!("../../migrations/0001_spine.sql"),
+            include_str!("../../migrations/0002_checks.sql"),
+            include_str!("../../migrations/0004_scheduler.sql"),
+            "ALTER TABLE deliveries DROP CONSTRAINT a_finished_delivery_is_delivered_or_a_dead_letter;
+             ALTER TABLE deliveries ADD CONSTRAINT a_finished_delivery_is_delivered_filtered_or_a_dead_letter
+                 CHECK (state IN ('delivered', 'filtered', 'dead_letter')) NOT VALID;
+             CREATE TABLE schema_migration (version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
+             INSERT INTO schema_migration (version, name) VALUES (1, 'spine'), (2, 'checks'), (4, 'scheduler'), (7, 'sandbox')",
+        ),
+    )
+    .await;
+    let migrated = store::migrate(pool, 8).await.unwrap();
+    assert!(migrated.applied.contains(&5), "{:?}", migrated.applied);
+    let made_up: String = sqlx::query_scalar(CHECKS)
+        .fetch_one(pool.raw())
+        .await
+        .unwrap();
+    assert_eq!(made_up, checks);
+}
+
+#[tokio::test]
 async fn a_database_that_was_never_migrated_is_told_apart() {
     let db = Database::empty().await;
     let error = installation::load(&db.store.pool).await.unwrap_err();

@@ -66,6 +66,7 @@ pub(crate) fn outcome(pending: &Pending, step: Finished) -> Outcome {
         connection_id: pending.connection_id,
         namespace: Arc::clone(&pending.namespace),
         recorded_at: pending.recorded_at,
+        round: pending.round,
         attempts: u16::try_from(pending.attempts + 1).unwrap(),
         attempt: Some(Attempt {
             number: u16::try_from(pending.attempts + 1).unwrap(),

@@ -6,6 +6,7 @@
 use super::{Actor, Message};
 use crate::scheduler::destination::{BEGINNING, Burial, Destination};
 use jiff::Timestamp;
+use routing::retry::GaveUp;
 use store::outcomes;
 use uuid::Uuid;
 
@@ -137,7 +138,7 @@ impl Actor {
         } = round;
         self.burials -= 1;
         if buried > 0 && deleted {
-            self.metrics.dead_letters.inc_by(buried);
+            self.metrics.dead_letter(GaveUp::DestinationDeleted, buried);
             tracing::info!(destination = %id, count = buried, "the destination was deleted; its deliveries are dead letters");
         } else if buried > 0 {
             tracing::warn!(destination = %id, count = buried, "retention has dropped the events of deliveries that were still pending");

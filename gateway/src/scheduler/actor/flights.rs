@@ -24,6 +24,7 @@ use routing::{
 use service::clock;
 use std::{sync::Arc, time::Duration};
 use store::{
+    attempts::Trigger,
     outcomes::{self, Finished},
     time::stored,
 };
@@ -306,7 +307,8 @@ impl Actor {
             }
             None => Answer::internal("the attempt broke off inside the gateway; see its log"),
         };
-        self.metrics.attempt(&answer.outcome, took);
+        let trigger = entry.round.trigger(entry.attempts + 1);
+        self.metrics.attempt(&answer.outcome, trigger, took);
         if !ours {
             // The new owner makes it again. If that's us, it has waited for this one to end.
             self.metrics.outcomes_discarded.inc();
@@ -319,8 +321,9 @@ impl Actor {
         }
         let number = entry.attempts + 1;
         let policy = self.policy(&entry, &flight.row.row.spec);
+        let counted = entry.round.counted(number);
         let (outcome, recorded_at, dice) = (&answer.outcome, entry.recorded_at, rand::random());
-        let step = retry::next_step(policy, number, outcome, recorded_at, now, dice);
+        let step = retry::next_step(policy, counted, outcome, recorded_at, now, dice);
         let blocked_head = self
             .destinations
             .get(&id)
@@ -331,7 +334,7 @@ impl Actor {
             }
             (step, _) => step,
         };
-        if number == 1
+        if entry.round.trigger(number) == Trigger::Initial
             && let Ok(since) = Duration::try_from(now.duration_since(entry.recorded_at))
         {
             self.metrics
@@ -411,6 +414,7 @@ impl Actor {
             connection_id: entry.connection_id,
             namespace: entry.event.namespace.clone(),
             recorded_at: entry.recorded_at,
+            round: entry.round,
             attempts: u16::try_from(made).unwrap_or(u16::MAX),
             attempt,
             step,
@@ -451,7 +455,7 @@ impl Actor {
                 Fate::Written => match job.outcome.step {
                     Finished::Delivered => self.metrics.delivered.inc(),
                     Finished::Filtered => self.metrics.filtered.inc(),
-                    Finished::DeadLetter(_) => self.metrics.dead_letters.inc(),
+                    Finished::DeadLetter(reason) => self.metrics.dead_letter(reason, 1),
                     Finished::RetryAt(_) | Finished::RetryInPlaceAt(_) => {
                         self.metrics.retries.inc()
                     }

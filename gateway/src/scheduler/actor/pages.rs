@@ -13,7 +13,7 @@ use routing::shard;
 use service::clock;
 use store::{
     events::{Event, Recorded},
-    queue,
+    queue::{self, Round},
     time::stored,
 };
 use uuid::Uuid;
@@ -68,6 +68,7 @@ impl Actor {
                     recorded_at: stored(event.received_at),
                     attempts: 0,
                     retry_at: None,
+                    round: Round::default(),
                     lane: 0,
                     event: event.clone(),
                 };
@@ -149,6 +150,7 @@ impl Actor {
                         recorded_at: pending.recorded_at,
                         attempts: pending.attempts,
                         retry_at: pending.retry_at,
+                        round: pending.round,
                         lane: lane(&event),
                         event,
                     });

@@ -17,6 +17,7 @@ fn entry(seconds: i64, bytes: usize) -> Entry {
         recorded_at: at(seconds),
         attempts: 0,
         retry_at: None,
+        round: Round::default(),
         lane: 0,
         event: Arc::new(Event {
             id: Uuid::nil(),

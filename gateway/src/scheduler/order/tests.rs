@@ -26,6 +26,7 @@ fn entry(lanes: &Lanes, seconds: i64, k: &str) -> Entry {
         recorded_at: at(seconds),
         attempts: 0,
         retry_at: None,
+        round: store::queue::Round::default(),
         lane: lanes.sorter().lane_of(&event),
         event: Arc::new(event),
     }

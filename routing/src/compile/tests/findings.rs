@@ -34,13 +34,8 @@ fn a_field_whose_behaviour_comes_later_is_refused_by_name() {
 }
 
 #[test]
-fn the_five_later_kinds_say_so() {
+fn the_three_later_kinds_say_so() {
     for (kind, spec) in [
-        ("Topic", "{eventTypes: [order.created]}"),
-        (
-            "Subscription",
-            "{topic: {name: orders}, destination: {name: ci}}",
-        ),
         (
             "AlertRule",
             "{failureRate: {threshold: 10%, window: 15m}, channels: [{name: ops}]}",

@@ -8,7 +8,7 @@ use service::clock;
 use std::{sync::Arc, time::Duration};
 use store::{
     dedup::Key,
-    events::{Event, Recorded, Verification, record},
+    events::{Event, Kept, Recorded, Verification, record},
 };
 use uuid::Uuid;
 
@@ -100,8 +100,11 @@ async fn rate(pool: &store::Pool, keyed: bool) -> anyhow::Result<f64> {
     let mut events = 0;
     while start.elapsed() < FOR {
         let batch: Vec<Recorded> = (0..BATCH).map(|_| recorded(keyed)).collect();
-        let firsts = record(pool, &batch).await?;
-        anyhow::ensure!(firsts.iter().all(Option::is_none), "each key is new");
+        let kept = record(pool, &batch).await?;
+        anyhow::ensure!(
+            kept.iter().all(|kept| *kept == Kept::New),
+            "each key is new"
+        );
         events += BATCH;
     }
     Ok(events as f64 / start.elapsed().as_secs_f64())
@@ -125,5 +128,6 @@ fn recorded(keyed: bool) -> Recorded {
             key: Uuid::from_u128(rand::random()),
             window: Duration::from_secs(3600),
         }),
+        claim: None,
     }
 }

@@ -120,6 +120,7 @@ impl World {
             recorded_at: due_at,
             attempts: queued.attempts,
             retry_at: queued.retry_at,
+            round: Default::default(),
             lane: self.owner.sorter().unwrap().lane_of(&queued.event),
             event: queued.event.clone(),
         }

@@ -1,0 +1,96 @@
+//! How it is printed. What strangers sent can't move the cursor: control characters are written out.
+
+use jiff::Timestamp;
+use routing::ids::{self, Prefix};
+use serde_json::{Value, json};
+use std::{fmt::Write, io};
+use store::deliveries::Named;
+use uuid::Uuid;
+
+pub(super) fn delivery(id: Uuid) -> String {
+    ids::format(Prefix::Delivery, id)
+}
+
+pub(super) fn job(id: Uuid) -> String {
+    ids::format(Prefix::Job, id)
+}
+
+pub(super) fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// A resource by its name, or by its id when it has left the table.
+pub(super) fn name(prefix: Prefix, named: &Named) -> String {
+    match (&named.name, named.deleted) {
+        (Some(name), false) => plain(name, 60),
+        (Some(name), true) => format!("{} (deleted)", plain(name, 60)),
+        (None, _) => ids::format(prefix, named.id),
+    }
+}
+
+pub(super) fn named_json(prefix: Prefix, named: &Named) -> Value {
+    json!({"id": ids::format(prefix, named.id), "name": named.name, "deleted": named.deleted})
+}
+
+/// The beginning of a text, on one line.
+pub(super) fn plain(text: &str, most: usize) -> String {
+    let mut out = String::new();
+    for (n, c) in text.chars().enumerate() {
+        if n == most {
+            out.push('…');
+            break;
+        }
+        match c.is_control() {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
+/// Columns as wide as what is in them; the last one isn't filled up.
+pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let widths: Vec<usize> = (0..columns)
+        .map(|n| rows.iter().map(|row| row[n].chars().count()).max())
+        .map(Option::unwrap_or_default)
+        .collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// One who stops reading, as `head` does, is no reason to fail.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match io::Write::write_all(&mut out, text.as_bytes()).and_then(|()| io::Write::flush(&mut out))
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn print_json(value: &Value) -> anyhow::Result<()> {
+    print(&format!("{value:#}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_below_each_other_and_nothing_moves_the_cursor() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let text = table(&[row(["A", "LONGER", "C"]), row(["äöü", "x", ""])]);
+        assert_eq!(text, "A    LONGER  C\näöü  x\n");
+        assert_eq!(plain("a\u{1b}[2Jb\n", 80), "a\\u{1b}[2Jb\\n");
+        assert_eq!(plain("abcdef", 3), "abc…");
+    }
+}
