@@ -226,7 +226,7 @@ impl Folder {
 }
 
 /// What tells a resource from what it was: its generation, when it was made, and whether a circuit is to be reset.
-type Version = (Option<i64>, Option<Timestamp>, Option<String>);
+type Stamp = (Option<i64>, Option<Timestamp>, Option<String>);
 
 impl Declared {
     /// What leads from `before` to this.
@@ -248,7 +248,7 @@ impl Declared {
         changes
     }
 
-    fn generations(&self) -> BTreeMap<&Id, Version> {
+    fn generations(&self) -> BTreeMap<&Id, Stamp> {
         let version = |resource: &Resource| {
             (
                 resource.metadata().generation,
