@@ -224,7 +224,8 @@ mod tests {
 
     #[test]
     fn a_quickstart_may_go_at_once() {
-        let rows: BTreeSet<_> = Kind::ALL.iter().flat_map(|kind| keys(*kind, 1)).collect();
+        let kinds = [Kind::Source, Kind::Destination, Kind::Connection];
+        let rows: BTreeSet<_> = kinds.iter().flat_map(|kind| keys(*kind, 1)).collect();
         assert_eq!(
             Guard::new(Duration::from_secs(30)).judge(rows.clone(), &rows, start()),
             Judgement::Publish
