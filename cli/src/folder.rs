@@ -225,6 +225,9 @@ impl Folder {
     }
 }
 
+/// What tells a resource from what it was: its generation, when it was made, and whether a circuit is to be reset.
+type Stamp = (Option<i64>, Option<Timestamp>, Option<String>);
+
 impl Declared {
     /// What leads from `before` to this.
     pub fn changes_since(&self, before: &Declared) -> Vec<Change> {
@@ -245,8 +248,7 @@ impl Declared {
         changes
     }
 
-    /// What tells a version of a resource from the next: its spec, when it was made, and whether a circuit is to be reset.
-    fn generations(&self) -> BTreeMap<&Id, (Option<i64>, Option<Timestamp>, Option<String>)> {
+    fn generations(&self) -> BTreeMap<&Id, Stamp> {
         let version = |resource: &Resource| {
             (
                 resource.metadata().generation,

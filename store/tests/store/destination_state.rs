@@ -217,7 +217,7 @@ async fn a_reset_is_asked_for_once_and_told_to_the_owners() {
         destination_state::resets(pool, SHARD).await.unwrap(),
         [reset(2, "y")]
     );
-    assert_eq!(asked(vec![reset(1, "x")]).await, [Uuid::nil(); 0]);
+    assert!(asked(vec![reset(1, "x")]).await.is_empty());
 }
 
 #[tokio::test]

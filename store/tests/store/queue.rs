@@ -189,7 +189,7 @@ async fn a_page_from_the_beginning_shows_all_but_what_is_known() {
     assert_eq!(page(ids.clone(), 4).await, [late.deliveries[0].id]);
     let mut known = ids;
     known.push(late.deliveries[0].id);
-    assert_eq!(page(known, 4).await, [Uuid::nil(); 0]);
+    assert!(page(known, 4).await.is_empty());
 }
 
 #[tokio::test]
