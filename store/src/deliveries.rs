@@ -339,9 +339,9 @@ pub(crate) async fn count(
         .one(session)
         .await?;
     let count = |name: &str| -> Result<u64> { Ok(row.try_get::<i64, _>(name)?.unsigned_abs()) };
-    Ok((count("looked")? <= u64::from(COUNTED))
+    (count("looked")? <= u64::from(COUNTED))
         .then(|| count("matching"))
-        .transpose()?)
+        .transpose()
 }
 
 /// After everything that Postgres holds of ours.

@@ -245,7 +245,9 @@ async fn an_end_that_is_written_again_late_does_not_end_the_next_round() {
     retries::deliveries(pool, &[id], ANNA).await.unwrap();
     into_our_shard(pool).await;
 
-    outcomes::write(pool, &[late.clone()], &held).await.unwrap();
+    outcomes::write(pool, std::slice::from_ref(&late), &held)
+        .await
+        .unwrap();
     let still = deliveries::get(pool, id).await.unwrap().unwrap();
     assert_eq!(still.state, State::Pending);
     let again = queued(pool, to).await.remove(0);
