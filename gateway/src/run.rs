@@ -402,11 +402,13 @@ impl Parts {
         let leases = tasks::Leases::new(store.pool.clone(), id.clone());
         background.extend(tasks::start(
             &leases,
-            options.retention,
-            bodies,
-            ingest.clone(),
-            current.clone(),
-            asked,
+            tasks::Objects {
+                retention: options.retention,
+                bodies,
+                ingest: ingest.clone(),
+                table: current.clone(),
+                asked,
+            },
             metrics,
             &ends.background,
         ));

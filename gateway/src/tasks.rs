@@ -357,17 +357,30 @@ impl Task for Measure {
     }
 }
 
+/// What the tasks work on, beside the database.
+pub struct Objects {
+    pub retention: Duration,
+    pub bodies: Bodies,
+    pub ingest: Arc<Ingest>,
+    pub table: Arc<table::Current>,
+    /// Somebody wants a job done.
+    pub asked: Arc<Notify>,
+}
+
 /// Starts all of them; they end with the token.
 pub fn start(
     leases: &Leases,
-    retention: Duration,
-    bodies: Bodies,
-    ingest: Arc<Ingest>,
-    table: Arc<table::Current>,
-    asked: Arc<Notify>,
+    objects: Objects,
     metrics: &Arc<Metrics>,
     token: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
+    let Objects {
+        retention,
+        bodies,
+        ingest,
+        table,
+        asked,
+    } = objects;
     let pool = &leases.pool;
     let partitions = Partitions {
         pool: pool.clone(),

@@ -453,7 +453,9 @@ fn a_topic_says_where_to_publish() {
     let name = case().meta.name;
     assert_eq!(
         url,
-        Some(format!("https://hooks.example.com/v1/topics/{name}/publish"))
+        Some(format!(
+            "https://hooks.example.com/v1/topics/{name}/publish"
+        ))
     );
 }
 

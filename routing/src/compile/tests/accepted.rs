@@ -173,6 +173,7 @@ fn what_a_destination_leaves_out_has_the_documented_defaults() {
                     "auth": null,
                     "tls": null,
                     "template": null,
+                    "cloud_events": null,
                     "signing": null
                   }
                 },
@@ -271,6 +272,7 @@ spec:
                     },
                     "tls": null,
                     "template": null,
+                    "cloud_events": null,
                     "signing": null
                   }
                 },
