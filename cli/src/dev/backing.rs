@@ -7,7 +7,6 @@ use gateway::bodies::{self, place::DEFAULT_THRESHOLD};
 use service::clock;
 use std::{path::Path, sync::Arc};
 use store::{Keyring, Lease, Pool, PrivateServer, Store, lease, private_server, replicas};
-use tempfile::TempDir;
 
 /// Held for as long as `dev` runs.
 #[derive(Debug)]
@@ -21,8 +20,6 @@ pub(super) struct Backing {
     /// `None`: the database outlives this run, and nothing beside it would.
     pub(super) objects: Option<bodies::Place>,
     server: Option<PrivateServer>,
-    /// Of objects that nobody will miss.
-    _passing: Option<TempDir>,
     data: Option<Data>,
 }
 
@@ -53,13 +50,13 @@ impl Backing {
             Some(_) => None,
             None => Some(private(data.as_ref()).await?),
         };
-        let passing = match (&data, &server) {
-            (None, Some(_)) => Some(TempDir::new().context("a folder for large bodies")?),
-            _ => None,
+        // Without a data folder it goes with the database's, however this ends.
+        let folder = match (&data, &server) {
+            (Some(data), _) => Some(data.path("bodies")),
+            (None, Some(server)) => Some(server.folder().join("bodies")),
+            (None, None) => None,
         };
-        let folder = data.as_ref().map(|data| data.path("bodies"));
         let objects = folder
-            .or_else(|| passing.as_ref().map(|folder| folder.path().to_owned()))
             .map(|folder| bodies::Place::folder(&folder, DEFAULT_THRESHOLD))
             .transpose()?;
         let kept = kept(data.as_ref(), server.is_some());
@@ -96,7 +93,6 @@ impl Backing {
             kept,
             objects,
             server,
-            _passing: passing,
             data,
         })
     }

@@ -152,6 +152,8 @@ async fn failures_are_counted_and_waited_for_whoever_owns_the_shard() {
     ground.until(OPEN, 1).await;
     let seen = weak.receiver.rest();
     assert_eq!(seen.len(), 4, "two of each");
+    // An attempt whose outcome isn't written is made again, which is another matter.
+    ground.until("SELECT count(*) FROM attempts", 4).await;
     // As a crash would.
     drop(second.running);
     let third = ground.start("c", |_| {}).await;
