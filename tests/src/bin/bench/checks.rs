@@ -56,7 +56,7 @@ fn verification(report: &mut Report) -> anyhow::Result<()> {
         "HMAC verification / the bare HMAC",
         verify_ns / bare_ns,
         "x",
-        Goal::AtMost(1.5),
+        Goal::AtMost(2.5),
         format!(
             "{verify_ns:.0} ns against {bare_ns:.0} ns of {} bytes",
             body.len()
