@@ -67,6 +67,17 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         matches!(self, Error::Unavailable(_))
     }
+
+    /// A row that was to be inserted is there already.
+    pub(crate) fn is_unique_violation(&self) -> bool {
+        let Error::Data(source) = self else {
+            return false;
+        };
+        source
+            .downcast_ref::<sqlx::Error>()
+            .and_then(sqlx::Error::as_database_error)
+            .is_some_and(|error| error.is_unique_violation())
+    }
 }
 
 impl From<sqlx::Error> for Error {

@@ -118,6 +118,9 @@ const FILTERED: &str = "filtered";
 /// One statement. `held` locks the lease rows that are still ours against a new holder until this commits: whoever takes a
 /// lease over waits for us, or we find it taken and `held` lacks it. Every other part asks `held`, so it runs first.
 ///
+/// Several `unnest` in one list of columns go step by step with each other, and copy nothing; as a table of several columns
+/// each of them would be written to a store of its own first.
+///
 /// Queue rows are found by key in a subquery and reached by their place. A plain join would be shorter, but a plan of it
 /// made while the queue was empty reads the whole index, and stays.
 pub(crate) const WRITE: &str = concat!(
@@ -126,9 +129,9 @@ pub(crate) const WRITE: &str = concat!(
     JOIN lease l ON l.name = k.name AND l.epoch = k.epoch AND l.holder = $4
     ORDER BY l.name FOR SHARE OF l
 ), queued AS MATERIALIZED (
-    SELECT * FROM unnest($5::smallint[], $6::uuid[], $7::timestamptz[], $8::uuid[], $9::timestamptz[], $10::integer[],
-                         $36::timestamptz[])
-        AS q (shard, destination_id, due_at, delivery_id, next_due, attempts, retry_at)
+    SELECT * FROM (SELECT unnest($5::smallint[]) AS shard, unnest($6::uuid[]) AS destination_id, unnest($7::timestamptz[]) AS due_at,
+                 unnest($8::uuid[]) AS delivery_id, unnest($9::timestamptz[]) AS next_due, unnest($10::integer[]) AS attempts,
+                 unnest($36::timestamptz[]) AS retry_at) q
     WHERE coalesce(q.shard IN (SELECT shard FROM held), false)
 ), removed AS (
     DELETE FROM queue WHERE ctid = ANY (ARRAY(
@@ -147,11 +150,13 @@ pub(crate) const WRITE: &str = concat!(
                           first_byte_us, total_us, response_headers, response_body, replica, trigger, job_id)
     SELECT delivery_id, number, event_id, started_at, outcome, status, error, dns_us, connect_us, tls_us,
            first_byte_us, total_us, response_headers, response_body, replica, trigger, job_id
-    FROM unnest($11::smallint[], $12::uuid[], $13::integer[], $14::uuid[], $15::timestamptz[], $16::text[], $17::smallint[],
-                $18::text[], $19::integer[], $20::integer[], $21::integer[], $22::integer[], $23::integer[], $24::bytea[],
-                $25::bytea[], $26::text[], $37::text[], $38::uuid[])
-        AS a (shard, delivery_id, number, event_id, started_at, outcome, status, error, dns_us, connect_us, tls_us,
-              first_byte_us, total_us, response_headers, response_body, replica, trigger, job_id)
+    FROM (SELECT unnest($11::smallint[]) AS shard, unnest($12::uuid[]) AS delivery_id, unnest($13::integer[]) AS number,
+                 unnest($14::uuid[]) AS event_id, unnest($15::timestamptz[]) AS started_at, unnest($16::text[]) AS outcome,
+                 unnest($17::smallint[]) AS status, unnest($18::text[]) AS error, unnest($19::integer[]) AS dns_us,
+                 unnest($20::integer[]) AS connect_us, unnest($21::integer[]) AS tls_us, unnest($22::integer[]) AS first_byte_us,
+                 unnest($23::integer[]) AS total_us, unnest($24::bytea[]) AS response_headers,
+                 unnest($25::bytea[]) AS response_body, unnest($26::text[]) AS replica, unnest($37::text[]) AS trigger,
+                 unnest($38::uuid[]) AS job_id) a
     WHERE coalesce(a.shard IN (SELECT shard FROM held), false)
     ON CONFLICT DO NOTHING
 ), finished AS (
@@ -160,9 +165,10 @@ pub(crate) const WRITE: &str = concat!(
     SELECT id, event_id, connection_id, destination_id, namespace,
            CASE WHEN reason IS NULL THEN 'delivered' WHEN reason = 'filtered' THEN 'filtered' ELSE 'dead_letter' END,
            nullif(reason, 'filtered'), attempts, created_at, now(), round
-    FROM unnest($27::smallint[], $28::uuid[], $29::uuid[], $30::uuid[], $31::uuid[], $32::text[], $33::text[], $34::integer[],
-                $35::timestamptz[], $39::integer[])
-        AS d (shard, id, event_id, connection_id, destination_id, namespace, reason, attempts, created_at, round)
+    FROM (SELECT unnest($27::smallint[]) AS shard, unnest($28::uuid[]) AS id, unnest($29::uuid[]) AS event_id,
+                 unnest($30::uuid[]) AS connection_id, unnest($31::uuid[]) AS destination_id, unnest($32::text[]) AS namespace,
+                 unnest($33::text[]) AS reason, unnest($34::integer[]) AS attempts, unnest($35::timestamptz[]) AS created_at,
+                 unnest($39::integer[]) AS round) d
     WHERE coalesce(d.shard IN (SELECT shard FROM held), false)
     ",
     again!(),

@@ -71,7 +71,7 @@ async fn check_all(db: &Database, state: &str) {
             let key = "Index Cond: ((shard = $1) AND (destination_id = $2))";
             assert!(plan.contains(key), "{name}, {state}:\n{plan}");
         }
-        if name == "record" || name == "write" || name == "head_but" {
+        if name == "record" || name == "record_keyed" || name == "write" || name == "head_but" {
             assert!(plan.contains("hashed SubPlan"), "{name}, {state}:\n{plan}");
         }
     }
