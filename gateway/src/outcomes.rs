@@ -52,6 +52,7 @@ pub(crate) async fn run(
     metrics: DeliveryMetrics,
     report: impl Fn(Vec<Written>) + Send,
 ) {
+    let mut writer = outcomes::Writer::new(pool);
     let mut arrived = Vec::with_capacity(BATCH);
     while jobs.recv_many(&mut arrived, BATCH).await > 0 {
         // A shard that was lost and won again meanwhile has outcomes of two epochs; one statement names one of them.
@@ -64,14 +65,14 @@ pub(crate) async fn run(
                 *held.epochs.entry(job.outcome.shard).or_insert(job.epoch) == job.epoch
             });
             arrived = rest;
-            report(write(&pool, &held, batch, &metrics).await);
+            report(write(&mut writer, &held, batch, &metrics).await);
         }
         arrived.reserve(BATCH);
     }
 }
 
 async fn write(
-    pool: &Pool,
+    writer: &mut outcomes::Writer,
     held: &Held,
     batch: Vec<Job>,
     metrics: &DeliveryMetrics,
@@ -82,7 +83,7 @@ async fn write(
         .unzip();
     metrics.outcome_batch.observe(outcomes.len() as f64);
     let started = clock::instant();
-    let fates = match persist(pool, held, &outcomes).await {
+    let fates = match persist(writer, held, &outcomes).await {
         Ok(written) => outcomes
             .iter()
             .map(|outcome| {
@@ -102,7 +103,7 @@ async fn write(
             );
             let mut fates = Vec::with_capacity(outcomes.len());
             for outcome in &mut outcomes {
-                fates.push(write_one(pool, held, outcome).await);
+                fates.push(write_one(writer, held, outcome).await);
             }
             fates
         }
@@ -121,14 +122,14 @@ async fn write(
 
 /// What a destination answered may be why an outcome is refused, and the only part that we can do without: else the
 /// delivery would be made, and refused, again and again.
-async fn write_one(pool: &Pool, held: &Held, outcome: &mut Outcome) -> Fate {
+async fn write_one(writer: &mut outcomes::Writer, held: &Held, outcome: &mut Outcome) -> Fate {
     for bare in [false, true] {
         if bare && let Some(attempt) = &mut outcome.attempt {
             attempt.error = None;
             attempt.response_headers = None;
             attempt.response_body = None;
         }
-        match persist(pool, held, std::slice::from_ref(outcome)).await {
+        match persist(writer, held, std::slice::from_ref(outcome)).await {
             Ok(written) if written.contains(outcome.shard) => return Fate::Written,
             Ok(_) => return Fate::Fenced,
             Err(error) => {
@@ -141,19 +142,21 @@ async fn write_one(pool: &Pool, held: &Held, outcome: &mut Outcome) -> Fate {
 
 /// Tries until the database has answered.
 async fn persist(
-    pool: &Pool,
+    writer: &mut outcomes::Writer,
     held: &Held,
     batch: &[Outcome],
 ) -> Result<outcomes::WrittenShards, Error> {
     let mut pause = PAUSES.0;
     let mut partitions_made = false;
     loop {
-        match outcomes::write(pool, batch, held).await {
+        match writer.write(batch, held).await {
             Ok(written) => return Ok(written),
             Err(Error::Fenced) => return Ok(outcomes::WrittenShards::default()),
             Err(error @ Error::MissingPartition(_)) if !partitions_made => {
                 tracing::warn!(%error, "making the partitions");
-                partitions_made = partitions::ensure(pool, clock::now()).await.is_ok();
+                partitions_made = partitions::ensure(writer.pool(), clock::now())
+                    .await
+                    .is_ok();
             }
             // A database that is being restored has no tables for a while: that passes as well.
             Err(error) if error.is_transient() || matches!(error, Error::Schema(_)) => {

@@ -11,10 +11,7 @@
 use crate::{errors::Refusal, ingest::body::Charge, metrics};
 use jiff::{ToSpan, tz::TimeZone};
 use std::{future::Future, sync::Arc, time::Duration};
-use store::{
-    Pool,
-    events::{Kept, Recorded},
-};
+use store::events::{Kept, Recorded};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     task::JoinSet,
@@ -60,22 +57,25 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Where events are recorded: Postgres, or a test's.
 pub trait Book: Clone + Send + Sync + 'static {
     /// All or nothing; may be called again with the same batch. Of each event what became of it.
-    fn record(&self, batch: &[Recorded]) -> impl Future<Output = store::Result<Vec<Kept>>> + Send;
+    fn record(
+        &mut self,
+        batch: &[Recorded],
+    ) -> impl Future<Output = store::Result<Vec<Kept>>> + Send;
 
     /// Makes room for the rows of this batch, unless no clock can be right that wants them there.
     fn make_partitions(&self, batch: &[Recorded])
     -> impl Future<Output = store::Result<()>> + Send;
 }
 
-impl Book for Pool {
-    async fn record(&self, batch: &[Recorded]) -> store::Result<Vec<Kept>> {
-        store::events::record(self, batch).await
+impl Book for store::events::Recorder {
+    async fn record(&mut self, batch: &[Recorded]) -> store::Result<Vec<Kept>> {
+        store::events::Recorder::record(self, batch).await
     }
 
     /// The days are those of the database's clock, from yesterday on. By ours, one that is weeks behind would make a day
     /// that the next retention drops, with events in it that were answered 200.
     async fn make_partitions(&self, batch: &[Recorded]) -> store::Result<()> {
-        let now = store::partitions::database_clock(self).await?;
+        let now = store::partitions::database_clock(self.pool()).await?;
         let today = now.to_zoned(TimeZone::UTC).date();
         let made = today.saturating_sub(1.day())..=today.saturating_add(1.day());
         for recorded in batch {
@@ -87,7 +87,7 @@ impl Book for Pool {
                 return Err(store::Error::Other(told.into()));
             }
         }
-        store::partitions::ensure(self, now).await.map(drop)
+        store::partitions::ensure(self.pool(), now).await.map(drop)
     }
 }
 

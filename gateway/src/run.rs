@@ -378,7 +378,7 @@ impl Parts {
         };
         let (recorder_handle, recorder) = recorder::start(
             recorder_options,
-            store.pool.clone(),
+            store::events::Recorder::new(store.pool.clone()),
             hand_over(handle.clone()),
             metrics.clone(),
             ends.recorder.clone(),

@@ -4,8 +4,8 @@
 
 pub(crate) mod record;
 
-pub use record::record;
 pub(crate) use record::record_within;
+pub use record::{Recorder, record};
 
 use crate::{
     Pool, dedup,

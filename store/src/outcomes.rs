@@ -6,7 +6,7 @@ use crate::{
     events::shard_to_sql,
     lease::{Held, shard_name},
     partitions,
-    pool::On,
+    pool::{Kept, On},
     queue::Round,
     time::to_sql,
 };
@@ -123,7 +123,9 @@ const FILTERED: &str = "filtered";
 ///
 /// Queue rows are found by key in a subquery and reached by their place. A plain join would be shorter, but a plan of it
 /// made while the queue was empty reads the whole index, and stays.
-pub(crate) const WRITE: &str = concat!(
+macro_rules! statement {
+    ($if_attempted:literal, $($if_finished:tt)*) => {
+        concat!(
     "WITH held AS MATERIALIZED (
     SELECT k.shard FROM unnest($1::text[], $2::smallint[], $3::bigint[]) AS k (name, shard, epoch)
     JOIN lease l ON l.name = k.name AND l.epoch = k.epoch AND l.holder = $4
@@ -158,7 +160,9 @@ pub(crate) const WRITE: &str = concat!(
                  unnest($25::bytea[]) AS response_body, unnest($26::text[]) AS replica, unnest($37::text[]) AS trigger,
                  unnest($38::uuid[]) AS job_id) a
     WHERE coalesce(a.shard IN (SELECT shard FROM held), false)
-    ON CONFLICT DO NOTHING
+    ",
+    $if_attempted,
+    "
 ), finished AS (
     INSERT INTO deliveries AS old (id, event_id, connection_id, destination_id, namespace, state, reason, attempts, created_at,
                                    finished_at, round)
@@ -171,11 +175,20 @@ pub(crate) const WRITE: &str = concat!(
                  unnest($39::integer[]) AS round) d
     WHERE coalesce(d.shard IN (SELECT shard FROM held), false)
     ",
-    again!(),
+    $($if_finished)*,
     "
 )
 SELECT shard FROM held ORDER BY shard"
-);
+)
+    };
+}
+
+/// Of outcomes that are written for the first time, of deliveries that were never set going again. An insert that has to
+/// look first whether its row is there costs Postgres a third more.
+pub(crate) const WRITE_NEW: &str = statement!("", "");
+
+/// Of any outcomes, also of some that are written already.
+pub(crate) const WRITE: &str = statement!("ON CONFLICT DO NOTHING", again!());
 
 /// Writes a batch in one statement: attempts and finished deliveries are appended, their queue rows deleted or moved to
 /// the next due time; only for shards whose lease is still `held`.
@@ -184,21 +197,59 @@ SELECT shard FROM held ORDER BY shard"
 /// one delivery may be in one batch, in their order. Of a delivery whose day retention has dropped meanwhile, only the
 /// queue row is taken away.
 pub async fn write(pool: &Pool, batch: &[Outcome], held: &Held) -> Result<WrittenShards> {
-    if batch.is_empty() {
-        return Ok(WrittenShards::default());
+    Writer::new(pool.clone()).write(batch, held).await
+}
+
+/// Writes one batch after another, on a connection that it keeps while they follow each other.
+#[derive(Debug, Clone)]
+pub struct Writer(Kept);
+
+impl Writer {
+    /// Takes its connections from `pool`, one at a time.
+    pub fn new(pool: Pool) -> Writer {
+        Writer(Kept::new(pool))
     }
-    let queued = last_steps(batch);
-    match write_once(pool, batch, &queued, held, |_| true).await {
-        Err(Error::MissingPartition(source)) => {
-            partitions::ensure_now(pool).await?;
-            let days = partitions::complete_days(pool).await?;
-            let Some(oldest) = days.first() else {
-                return Err(Error::MissingPartition(source));
-            };
-            let kept = |id: Uuid| partitions::day_of_id(id) >= *oldest;
-            write_once(pool, batch, &queued, held, kept).await
+
+    /// Where its connections come from.
+    pub fn pool(&self) -> &Pool {
+        &self.0.pool
+    }
+
+    /// As [`write`].
+    pub async fn write(&mut self, batch: &[Outcome], held: &Held) -> Result<WrittenShards> {
+        if batch.is_empty() {
+            return Ok(WrittenShards::default());
         }
-        result => result,
+        let queued = last_steps(batch);
+        match self.write_days(batch, &queued, held, |_| true).await {
+            Err(Error::MissingPartition(source)) => {
+                partitions::ensure_now(self.pool()).await?;
+                let days = partitions::complete_days(self.pool()).await?;
+                let Some(oldest) = days.first() else {
+                    return Err(Error::MissingPartition(source));
+                };
+                let kept = |id: Uuid| partitions::day_of_id(id) >= *oldest;
+                self.write_days(batch, &queued, held, kept).await
+            }
+            result => result,
+        }
+    }
+
+    /// Takes for granted, if that is possible, that nothing of it is there.
+    async fn write_days(
+        &mut self,
+        batch: &[Outcome],
+        queued: &[Queued<'_>],
+        held: &Held,
+        kept: impl Fn(Uuid) -> bool + Copy,
+    ) -> Result<WrittenShards> {
+        if batch.iter().all(|outcome| outcome.round.number == 0) {
+            match self.write_once(WRITE_NEW, batch, queued, held, kept).await {
+                Err(error) if error.is_unique_violation() => {}
+                result => return result,
+            }
+        }
+        self.write_once(WRITE, batch, queued, held, kept).await
     }
 }
 
@@ -226,152 +277,157 @@ fn last_steps(batch: &[Outcome]) -> Vec<Queued<'_>> {
     queued
 }
 
-async fn write_once(
-    pool: &Pool,
-    batch: &[Outcome],
-    queued: &[Queued<'_>],
-    held: &Held,
-    kept: impl Fn(Uuid) -> bool,
-) -> Result<WrittenShards> {
-    let named: BTreeSet<u16> = batch.iter().map(|outcome| outcome.shard).collect();
-    let leases = || {
-        named
-            .iter()
-            .filter_map(|shard| held.epochs.get(shard).map(|epoch| (*shard, *epoch)))
-    };
-    let attempts = || {
-        batch
-            .iter()
-            .filter(|o| kept(o.delivery_id))
-            .filter_map(|o| o.attempt.as_ref().map(|attempt| (o, attempt)))
-    };
-    let triggers = || attempts().map(|(o, a)| o.round.trigger(a.number.into()).to_sql());
-    let timing = |us: Option<u32>| us.map(|us| i32::try_from(us).unwrap_or(i32::MAX));
-    let finished = || {
-        let finished = queued
-            .iter()
-            .map(|q| q.last)
-            .filter(|o| kept(o.delivery_id));
-        finished.filter(|o| o.step.retry_at().is_none())
-    };
-    let next_due = |q: &Queued<'_>| match q.last.step {
-        Finished::RetryAt(at) => Some(to_sql(at)),
-        Finished::RetryInPlaceAt(_) => Some(to_sql(q.first.due_at)),
-        Finished::Delivered | Finished::Filtered | Finished::DeadLetter(_) => None,
-    };
-    let retry_at = |o: &Outcome| match o.step {
-        Finished::RetryInPlaceAt(at) => Some(to_sql(at)),
-        Finished::RetryAt(_)
-        | Finished::Delivered
-        | Finished::Filtered
-        | Finished::DeadLetter(_) => None,
-    };
-    let reason = |o: &Outcome| match o.step {
-        Finished::DeadLetter(reason) => Some(reason.as_str()),
-        Finished::Filtered => Some(FILTERED),
-        Finished::Delivered | Finished::RetryAt(_) | Finished::RetryInPlaceAt(_) => None,
-    };
-    let query = pool
-        .query(WRITE)
-        .bind(leases().map(|(shard, _)| shard_name(shard)).bind_iter())
-        .bind(leases().map(|(shard, _)| shard_to_sql(shard)).bind_iter())
-        .bind(leases().map(|(_, epoch)| epoch).bind_iter())
-        .bind(&*held.holder)
-        .bind(
-            queued
+impl Writer {
+    async fn write_once(
+        &mut self,
+        statement: &'static str,
+        batch: &[Outcome],
+        queued: &[Queued<'_>],
+        held: &Held,
+        kept: impl Fn(Uuid) -> bool + Copy,
+    ) -> Result<WrittenShards> {
+        let named: BTreeSet<u16> = batch.iter().map(|outcome| outcome.shard).collect();
+        let leases = || {
+            named
                 .iter()
-                .map(|q| shard_to_sql(q.first.shard))
-                .bind_iter(),
-        )
-        .bind(queued.iter().map(|q| q.first.destination_id).bind_iter())
-        .bind(queued.iter().map(|q| to_sql(q.first.due_at)).bind_iter())
-        .bind(queued.iter().map(|q| q.first.delivery_id).bind_iter())
-        .bind(queued.iter().map(next_due).bind_iter())
-        .bind(
-            queued
+                .filter_map(|shard| held.epochs.get(shard).map(|epoch| (*shard, *epoch)))
+        };
+        let attempts = || {
+            batch
                 .iter()
-                .map(|q| i32::from(q.last.attempts))
-                .bind_iter(),
-        )
-        .bind(attempts().map(|(o, _)| shard_to_sql(o.shard)).bind_iter())
-        .bind(attempts().map(|(o, _)| o.delivery_id).bind_iter())
-        .bind(attempts().map(|(_, a)| i32::from(a.number)).bind_iter())
-        .bind(attempts().map(|(o, _)| o.event_id).bind_iter())
-        .bind(attempts().map(|(_, a)| to_sql(a.started_at)).bind_iter())
-        .bind(attempts().map(|(_, a)| a.outcome).bind_iter())
-        .bind(
-            attempts()
-                .map(|(_, a)| {
-                    a.status
-                        .map(|status| i16::try_from(status).unwrap_or(i16::MAX))
-                })
-                .bind_iter(),
-        )
-        .bind(
-            attempts()
-                .map(|(_, a)| a.error.as_deref().map(storable))
-                .bind_iter(),
-        )
-        .bind(
-            attempts()
-                .map(|(_, a)| timing(a.timings.dns_us))
-                .bind_iter(),
-        )
-        .bind(
-            attempts()
-                .map(|(_, a)| timing(a.timings.connect_us))
-                .bind_iter(),
-        )
-        .bind(
-            attempts()
-                .map(|(_, a)| timing(a.timings.tls_us))
-                .bind_iter(),
-        )
-        .bind(
-            attempts()
-                .map(|(_, a)| timing(a.timings.first_byte_us))
-                .bind_iter(),
-        )
-        .bind(
-            attempts()
-                .map(|(_, a)| timing(a.timings.total_us))
-                .bind_iter(),
-        )
-        .bind(
-            attempts()
-                .map(|(_, a)| a.response_headers.as_deref())
-                .bind_iter(),
-        )
-        .bind(
-            attempts()
-                .map(|(_, a)| a.response_body.as_deref())
-                .bind_iter(),
-        )
-        .bind(attempts().map(|(_, a)| &*a.replica).bind_iter())
-        .bind(finished().map(|o| shard_to_sql(o.shard)).bind_iter())
-        .bind(finished().map(|o| o.delivery_id).bind_iter())
-        .bind(finished().map(|o| o.event_id).bind_iter())
-        .bind(finished().map(|o| o.connection_id).bind_iter())
-        .bind(finished().map(|o| o.destination_id).bind_iter())
-        .bind(finished().map(|o| &*o.namespace).bind_iter())
-        .bind(finished().map(reason).bind_iter())
-        .bind(finished().map(|o| i32::from(o.attempts)).bind_iter())
-        .bind(finished().map(|o| to_sql(o.recorded_at)).bind_iter())
-        .bind(queued.iter().map(|q| retry_at(q.last)).bind_iter())
-        .bind(triggers().map(|(word, _)| word).bind_iter())
-        .bind(triggers().map(|(_, job)| job).bind_iter())
-        .bind(
-            finished()
-                .map(|o| i32::try_from(o.round.number).unwrap_or(i32::MAX))
-                .bind_iter(),
-        );
-    let mut session = pool.session().await?;
-    let rows = query.all(&mut session).await?;
-    session.done().await?;
-    let shards = rows
-        .iter()
-        .map(|row| Ok(row.try_get::<i16, _>("shard")?.unsigned_abs()));
-    Ok(WrittenShards(shards.collect::<Result<_>>()?))
+                .filter(|o| kept(o.delivery_id))
+                .filter_map(|o| o.attempt.as_ref().map(|attempt| (o, attempt)))
+        };
+        let triggers = || attempts().map(|(o, a)| o.round.trigger(a.number.into()).to_sql());
+        let timing = |us: Option<u32>| us.map(|us| i32::try_from(us).unwrap_or(i32::MAX));
+        let finished = || {
+            let finished = queued
+                .iter()
+                .map(|q| q.last)
+                .filter(|o| kept(o.delivery_id));
+            finished.filter(|o| o.step.retry_at().is_none())
+        };
+        let next_due = |q: &Queued<'_>| match q.last.step {
+            Finished::RetryAt(at) => Some(to_sql(at)),
+            Finished::RetryInPlaceAt(_) => Some(to_sql(q.first.due_at)),
+            Finished::Delivered | Finished::Filtered | Finished::DeadLetter(_) => None,
+        };
+        let retry_at = |o: &Outcome| match o.step {
+            Finished::RetryInPlaceAt(at) => Some(to_sql(at)),
+            Finished::RetryAt(_)
+            | Finished::Delivered
+            | Finished::Filtered
+            | Finished::DeadLetter(_) => None,
+        };
+        let reason = |o: &Outcome| match o.step {
+            Finished::DeadLetter(reason) => Some(reason.as_str()),
+            Finished::Filtered => Some(FILTERED),
+            Finished::Delivered | Finished::RetryAt(_) | Finished::RetryInPlaceAt(_) => None,
+        };
+        let query = self
+            .0
+            .pool
+            .query(statement)
+            .bind(leases().map(|(shard, _)| shard_name(shard)).bind_iter())
+            .bind(leases().map(|(shard, _)| shard_to_sql(shard)).bind_iter())
+            .bind(leases().map(|(_, epoch)| epoch).bind_iter())
+            .bind(&*held.holder)
+            .bind(
+                queued
+                    .iter()
+                    .map(|q| shard_to_sql(q.first.shard))
+                    .bind_iter(),
+            )
+            .bind(queued.iter().map(|q| q.first.destination_id).bind_iter())
+            .bind(queued.iter().map(|q| to_sql(q.first.due_at)).bind_iter())
+            .bind(queued.iter().map(|q| q.first.delivery_id).bind_iter())
+            .bind(queued.iter().map(next_due).bind_iter())
+            .bind(
+                queued
+                    .iter()
+                    .map(|q| i32::from(q.last.attempts))
+                    .bind_iter(),
+            )
+            .bind(attempts().map(|(o, _)| shard_to_sql(o.shard)).bind_iter())
+            .bind(attempts().map(|(o, _)| o.delivery_id).bind_iter())
+            .bind(attempts().map(|(_, a)| i32::from(a.number)).bind_iter())
+            .bind(attempts().map(|(o, _)| o.event_id).bind_iter())
+            .bind(attempts().map(|(_, a)| to_sql(a.started_at)).bind_iter())
+            .bind(attempts().map(|(_, a)| a.outcome).bind_iter())
+            .bind(
+                attempts()
+                    .map(|(_, a)| {
+                        a.status
+                            .map(|status| i16::try_from(status).unwrap_or(i16::MAX))
+                    })
+                    .bind_iter(),
+            )
+            .bind(
+                attempts()
+                    .map(|(_, a)| a.error.as_deref().map(storable))
+                    .bind_iter(),
+            )
+            .bind(
+                attempts()
+                    .map(|(_, a)| timing(a.timings.dns_us))
+                    .bind_iter(),
+            )
+            .bind(
+                attempts()
+                    .map(|(_, a)| timing(a.timings.connect_us))
+                    .bind_iter(),
+            )
+            .bind(
+                attempts()
+                    .map(|(_, a)| timing(a.timings.tls_us))
+                    .bind_iter(),
+            )
+            .bind(
+                attempts()
+                    .map(|(_, a)| timing(a.timings.first_byte_us))
+                    .bind_iter(),
+            )
+            .bind(
+                attempts()
+                    .map(|(_, a)| timing(a.timings.total_us))
+                    .bind_iter(),
+            )
+            .bind(
+                attempts()
+                    .map(|(_, a)| a.response_headers.as_deref())
+                    .bind_iter(),
+            )
+            .bind(
+                attempts()
+                    .map(|(_, a)| a.response_body.as_deref())
+                    .bind_iter(),
+            )
+            .bind(attempts().map(|(_, a)| &*a.replica).bind_iter())
+            .bind(finished().map(|o| shard_to_sql(o.shard)).bind_iter())
+            .bind(finished().map(|o| o.delivery_id).bind_iter())
+            .bind(finished().map(|o| o.event_id).bind_iter())
+            .bind(finished().map(|o| o.connection_id).bind_iter())
+            .bind(finished().map(|o| o.destination_id).bind_iter())
+            .bind(finished().map(|o| &*o.namespace).bind_iter())
+            .bind(finished().map(reason).bind_iter())
+            .bind(finished().map(|o| i32::from(o.attempts)).bind_iter())
+            .bind(finished().map(|o| to_sql(o.recorded_at)).bind_iter())
+            .bind(queued.iter().map(|q| retry_at(q.last)).bind_iter())
+            .bind(triggers().map(|(word, _)| word).bind_iter())
+            .bind(triggers().map(|(_, job)| job).bind_iter())
+            .bind(
+                finished()
+                    .map(|o| i32::try_from(o.round.number).unwrap_or(i32::MAX))
+                    .bind_iter(),
+            );
+        let (mut session, since) = self.0.take().await?;
+        let rows = query.all(&mut session).await?;
+        self.0.give(session, since).await?;
+        let shards = rows
+            .iter()
+            .map(|row| Ok(row.try_get::<i16, _>("shard")?.unsigned_abs()));
+        Ok(WrittenShards(shards.collect::<Result<_>>()?))
+    }
 }
 
 /// Postgres' text holds no NUL, and a destination's answer may have put one into the message.

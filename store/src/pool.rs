@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow};
 use sqlx::{AssertSqlSafe, PgPool, Postgres, pool::PoolConnection, query::Query};
 use std::{borrow::Cow, fmt, future::Future, str::FromStr, time::Duration};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Settings of each of our sessions. No scan of a whole table, no join that reads one; no compiling of plans to machine
 /// code, which a disabled scan's cost would trigger.
@@ -373,6 +373,59 @@ impl Session {
             self.in_transaction = false;
         }
         Ok(())
+    }
+}
+
+/// How long [`Kept`] keeps a connection; the pool's own rules for its age and its health hold again afterwards.
+const KEPT: Duration = Duration::from_secs(1);
+
+/// A session for one statement after another, which stays as long as they follow each other: giving it back costs a round
+/// trip, and the next one's server process hasn't the tables at hand.
+pub(crate) struct Kept {
+    pub(crate) pool: Pool,
+    /// And since when.
+    session: Option<(Session, Instant)>,
+}
+
+impl Kept {
+    pub(crate) fn new(pool: Pool) -> Kept {
+        Kept {
+            pool,
+            session: None,
+        }
+    }
+
+    /// If the caller is given up before it gives the session back, the session goes with it.
+    pub(crate) async fn take(&mut self) -> Result<(Session, Instant)> {
+        match self.session.take() {
+            Some((session, since)) if since.elapsed() < KEPT => Ok((session, since)),
+            _ => Ok((self.pool.session().await?, Instant::now())),
+        }
+    }
+
+    /// For the next statement; behind a pooler a session is a transaction, which ends here.
+    pub(crate) async fn give(&mut self, session: Session, since: Instant) -> Result<()> {
+        match self.pool.pooled {
+            true => session.done().await?,
+            false => self.session = Some((session, since)),
+        }
+        Ok(())
+    }
+}
+
+/// Another one, with a session of its own.
+impl Clone for Kept {
+    fn clone(&self) -> Kept {
+        Kept::new(self.pool.clone())
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept")
+            .field("pool", &self.pool)
+            .field("session", &self.session.is_some())
+            .finish()
     }
 }
 

@@ -326,12 +326,13 @@ async fn ensure_template(port: u16) -> String {
 }
 
 /// The statements that run at every event, for tests of their plans: a name and the text.
-pub const HOT_STATEMENTS: [(&str, &str); 24] = [
+pub const HOT_STATEMENTS: [(&str, &str); 25] = [
     ("record", crate::events::record::RECORD),
     ("record_keyed", crate::events::record::RECORD_KEYED),
     ("record_new", crate::events::record::RECORD_NEW),
     ("get_many", crate::events::GET_MANY),
     ("write", crate::outcomes::WRITE),
+    ("write_new", crate::outcomes::WRITE_NEW),
     ("destinations", crate::queue::DESTINATIONS),
     ("head", crate::queue::HEAD),
     ("head_but", crate::queue::HEAD_BUT),

@@ -69,7 +69,7 @@ impl Fake {
 }
 
 impl Book for Fake {
-    async fn record(&self, batch: &[Recorded]) -> store::Result<Vec<Kept>> {
+    async fn record(&mut self, batch: &[Recorded]) -> store::Result<Vec<Kept>> {
         self.0.calls.lock().unwrap().push(batch.len());
         self.0.gate.acquire().await.unwrap().forget();
         if batch.iter().any(|recorded| recorded.event.method == POISON) {
@@ -432,7 +432,7 @@ async fn postgres_refuses_one_row_and_keeps_the_others() {
     let token = CancellationToken::new();
     let (handle, running) = start(
         Options::default(),
-        database.store.pool.clone(),
+        store::events::Recorder::new(database.store.pool.clone()),
         hand_over,
         metrics,
         token.clone(),
@@ -469,7 +469,7 @@ async fn a_day_is_made_for_rows_of_today_and_for_no_others() {
     let token = CancellationToken::new();
     let (handle, running) = start(
         Options::default(),
-        pool.clone(),
+        store::events::Recorder::new(pool.clone()),
         Arc::new(drop),
         metrics::Metrics::new(&Registry::new()),
         token.clone(),
@@ -498,7 +498,8 @@ async fn a_day_is_made_for_rows_of_today_and_for_no_others() {
         assert_eq!(answer.map_err(|refusal| refusal.reason()), result, "{days}");
     }
     for days in [-40, -2, 2, 40] {
-        let refused = pool.make_partitions(&[of(0), of(days)]).await.unwrap_err();
+        let book = store::events::Recorder::new(pool.clone());
+        let refused = book.make_partitions(&[of(0), of(days)]).await.unwrap_err();
         let told = service::log::chain(&refused);
         assert!(told.contains("this machine's: set the one"), "{told}");
     }

@@ -9,7 +9,7 @@ use crate::{
     Pool, dedup,
     error::Result,
     idempotency,
-    pool::{On, Session},
+    pool::{self, On, Session},
     time::to_sql,
 };
 use bytes::Bytes;
@@ -159,18 +159,40 @@ pub(crate) const RECORD: &str = record!("ON CONFLICT DO NOTHING");
 /// [`crate::Error::MissingPartition`]: make the partitions and call again. The caller bounds the batch: Postgres takes
 /// 1 GiB of bodies at most.
 pub async fn record(pool: &Pool, batch: &[Recorded]) -> Result<Vec<Kept>> {
-    let mut session = pool.session().await?;
-    let kept = match Batch::of(batch).record_first(pool, &mut session).await {
-        // The session may be a transaction, and that has failed.
-        Err(error) if error.is_unique_violation() => {
-            drop(session);
-            session = pool.session().await?;
-            record_within(pool, &mut session, batch).await?
-        }
-        result => result?,
-    };
-    session.done().await?;
-    Ok(kept)
+    Recorder::new(pool.clone()).record(batch).await
+}
+
+/// Records one batch after another, on a connection that it keeps while they follow each other.
+#[derive(Debug, Clone)]
+pub struct Recorder(pool::Kept);
+
+impl Recorder {
+    /// Takes its connections from `pool`, one at a time.
+    pub fn new(pool: Pool) -> Recorder {
+        Recorder(pool::Kept::new(pool))
+    }
+
+    /// Where its connections come from.
+    pub fn pool(&self) -> &Pool {
+        &self.0.pool
+    }
+
+    /// As [`record`].
+    pub async fn record(&mut self, batch: &[Recorded]) -> Result<Vec<Kept>> {
+        let (mut session, since) = self.0.take().await?;
+        let pool = &self.0.pool;
+        let kept = match Batch::of(batch).record_first(pool, &mut session).await {
+            // The session may be a transaction, and that has failed.
+            Err(error) if error.is_unique_violation() => {
+                drop(session);
+                session = pool.session().await?;
+                record_within(pool, &mut session, batch).await?
+            }
+            result => result?,
+        };
+        self.0.give(session, since).await?;
+        Ok(kept)
+    }
 }
 
 /// The same in a transaction that does more.

@@ -49,7 +49,7 @@ async fn check_all(db: &Database, state: &str) {
             let few = pair[0].contains("on lease") || name == "count";
             assert!(!whole || few, "{name}, {state}: {}\n{plan}", pair[0]);
         }
-        if name == "write" {
+        if name == "write" || name == "write_new" {
             let full_key = "Index Cond: ((shard = k.shard) AND (destination_id = k.destination_id) AND (due_at = k.due_at) AND (delivery_id = k.delivery_id))";
             let keyed = plan
                 .replace("k_1.", "k.")
@@ -71,7 +71,7 @@ async fn check_all(db: &Database, state: &str) {
             let key = "Index Cond: ((shard = $1) AND (destination_id = $2))";
             assert!(plan.contains(key), "{name}, {state}:\n{plan}");
         }
-        if name == "record" || name == "record_keyed" || name == "write" || name == "head_but" {
+        if ["record", "record_keyed", "write", "write_new", "head_but"].contains(&name) {
             assert!(plan.contains("hashed SubPlan"), "{name}, {state}:\n{plan}");
         }
     }
