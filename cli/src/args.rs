@@ -95,6 +95,10 @@ pub struct Dev {
     #[arg(long, env = "HOOKSTREAM_EGRESS_ALLOW", value_delimiter = ',')]
     pub egress_allow: Option<Vec<String>>,
 
+    /// YAML file with the egress policy, for all namespaces and for single ones; docs/egress.md [default: none]
+    #[arg(long, env = "HOOKSTREAM_EGRESS_POLICY")]
+    pub egress_policy: Option<PathBuf>,
+
     /// Proxies whose `X-Forwarded-For` is believed: CIDRs, by commas [default: none]
     #[arg(long, env = "HOOKSTREAM_TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<ipnet::IpNet>,

@@ -6,6 +6,7 @@
 //! no step named, so a delivery that should have been filtered fails the trial.
 //!
 //! ```yaml
+//! dev: [--public-url, "https://x"]  # flags of `hookstream dev`; `{example}` stands for the folder
 //! answers: {ci: [500, 200]}         # what destinations answer, in turn; the last one stays. Default: 200
 //! steps:
 //! - name: a push goes to CI         # what is shown when it fails
@@ -31,6 +32,7 @@
 //!     body_contains: event_id       # a text or a list of them
 //!     delivered:                    # in any order; each names one request that arrives
 //!     - {destination: ci, method: POST, path: /hooks, body: '{"a": 1}', body_bytes: 8, body_contains: a, headers: {x: y}}
+//!     printed: blocked              # what is in a line of `hookstream dev`: a text or a list of them
 //! ```
 
 use crate::{
@@ -64,6 +66,8 @@ const RECEIVER: &str = "127.0.0.1:9900";
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Trial {
+    #[serde(default)]
+    dev: Vec<String>,
     #[serde(default)]
     answers: HashMap<String, Vec<u16>>,
     steps: Vec<Step>,
@@ -150,6 +154,8 @@ struct Expect {
     body_contains: Texts,
     #[serde(default)]
     delivered: Vec<Delivered>,
+    #[serde(default)]
+    printed: Texts,
 }
 
 #[derive(Debug, Deserialize)]
@@ -177,16 +183,17 @@ enum Texts {
 }
 
 impl Texts {
-    fn missing<'t>(&'t self, text: &str) -> Option<&'t str> {
-        let texts = match self {
+    fn all(&self) -> &[String] {
+        match self {
             Texts::None => &[],
             Texts::One(one) => std::slice::from_ref(one),
-            Texts::Many(many) => &many[..],
-        };
-        texts
-            .iter()
-            .map(String::as_str)
-            .find(|one| !text.contains(*one))
+            Texts::Many(many) => many,
+        }
+    }
+
+    fn missing<'t>(&'t self, text: &str) -> Option<&'t str> {
+        let texts = self.all().iter().map(String::as_str);
+        texts.into_iter().find(|one| !text.contains(*one))
     }
 }
 
@@ -209,15 +216,26 @@ pub async fn run(name: &str) -> Result<()> {
     let trial: Trial = serde_json::from_value(trial).with_context(|| file.display().to_string())?;
     ensure!(!trial.steps.is_empty(), "{} has no steps", file.display());
 
-    let place = Place::new(&root().join("examples").join(name))?;
+    let example = root().join("examples").join(name);
+    let place = Place::new(&example)?;
     let receiver = Arc::new(place.receiver(&trial).await?);
     place.write(&receiver.address.to_string())?;
-    let (_dev, url) = place.start().await?;
+    let shown = example.display().to_string();
+    let flags = trial
+        .dev
+        .iter()
+        .map(|flag| flag.replace("{example}", &shown));
+    let (dev, url) = place.start(flags).await?;
     let mut seen = Arrivals::new(&place, &receiver);
     for step in &trial.steps {
-        step.run(&url, &mut seen)
-            .await
-            .with_context(|| format!("`{}`", step.name))?;
+        let run = async {
+            step.run(&url, &mut seen).await?;
+            for text in step.expect.printed.all() {
+                dev.line(BOUND, |line| line.contains(text)).await?;
+            }
+            anyhow::Ok(())
+        };
+        run.await.with_context(|| format!("`{}`", step.name))?;
     }
     seen.nothing_else()
 }
@@ -397,7 +415,7 @@ impl Place {
     }
 
     /// Starts `hookstream dev` and waits until it is ready; gives its URL.
-    async fn start(&self) -> Result<(Process, String)> {
+    async fn start(&self, flags: impl Iterator<Item = String>) -> Result<(Process, String)> {
         let mut command = Command::new(binary("hookstream"));
         for name in [
             "DATABASE_URL",
@@ -419,6 +437,7 @@ impl Place {
                 "--admin-listen",
                 "127.0.0.1:0",
             ])
+            .args(flags)
             .arg(self.root.path().join("manifests"));
         let dev = Process::spawn(&mut command, "hookstream dev")?;
         let ready = dev.line(BOUND, |line| line.starts_with("ready: ")).await?;

@@ -23,6 +23,7 @@ trials! {
     custom_response = "custom-response",
     deduplication = "deduplication",
     destination_templates = "destination-templates",
+    egress = "egress",
     filters = "filters",
     http_auth = "http-auth",
     ip_filter = "ip-filter",

@@ -83,6 +83,11 @@ impl Traffic {
                 "deliveries may go to private addresses here, 127.0.0.1 among them; a cluster refuses that unless egress.allow names them",
             ),
         };
+        let policies = match &options.egress_policy {
+            Some(path) => egress::Policies::read(path, &policy.allow)
+                .with_context(|| format!("--egress-policy {}", path.display()))?,
+            None => egress::Policies::same(policy),
+        };
         let (observer, seen) = Observer::channel(LINES);
         let readiness = Readiness::new("starting");
         let database = store::Options {
@@ -104,7 +109,8 @@ impl Traffic {
             trusted_proxies: options.trusted_proxies.clone(),
             public_url: public_url.clone(),
             egress: egress::Options {
-                policy,
+                policy: policies.default,
+                namespaces: policies.namespaces,
                 ..egress::Options::default()
             },
             objects: backing.objects.clone(),
