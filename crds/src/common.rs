@@ -158,7 +158,7 @@ pub struct Retry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub max_retries: Option<i32>,
-    /// A delivery older than this, as `72h`, is given up whatever retries are left. Default: no limit.
+    /// A delivery older than this, as `72h`, is given up whatever retries are left; set going again by hand, it is as new. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Duration>,
     /// What is tried again: statuses from 300 (`503`), classes of them (`5xx`), `Timeout`, `Unreachable`; what is not listed is given up at once.

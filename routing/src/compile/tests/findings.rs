@@ -34,6 +34,18 @@ fn a_field_whose_behaviour_comes_later_is_refused_by_name() {
 }
 
 #[test]
+fn a_payload_is_a_templates_or_a_cloud_event_not_both() {
+    check(
+        "Destination",
+        "{http: {url: 'https://e.com', template: slack, cloudEvents: Binary}}",
+        expect![[r#"
+            Destination/shop/x Accepted UnsupportedValue: spec.http.cloudEvents: the payload is `slack`'s or a CloudEvent; leave `cloudEvents` or `template` out
+            Destination/shop/x routes nothing
+        "#]],
+    );
+}
+
+#[test]
 fn the_three_later_kinds_say_so() {
     for (kind, spec) in [
         (
@@ -74,10 +86,10 @@ fn a_mistake_in_a_source_says_what_to_write() {
     );
     check(
         "Source",
-        "{path: src_00000000000000000000000000000001/x, maxBodySize: 33Mi}",
+        "{path: src_00000000000000000000000000000001/x, maxBodySize: 1025Mi}",
         expect![[r#"
         Source/shop/x Accepted UnsupportedValue: spec.path: a path can't begin with the id of a source; every source has that one by itself
-        Source/shop/x Accepted UnsupportedValue: spec.maxBodySize: larger than 32Mi, the most that a gateway takes
+        Source/shop/x Accepted UnsupportedValue: spec.maxBodySize: larger than 1Gi, the most that a gateway takes
         Source/shop/x routes nothing
     "#]],
     );
