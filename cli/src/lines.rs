@@ -196,7 +196,7 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
-fn bytes(n: usize) -> String {
+fn bytes(n: u64) -> String {
     match n {
         0..1024 => format!("{n} B"),
         1024..1_048_576 => format!("{:.1} KiB", n as f64 / 1024.0),

@@ -67,7 +67,7 @@ pub struct SourceSpec {
     /// How many requests are taken in a time, over all gateways; more are answered 429 with `Retry-After`. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<SourceRateLimit>,
-    /// The largest body, in bytes (`1048576`) or with a unit (`512Ki`, `10Mi`), up to 32Mi; a larger one is answered 413. Default: 10Mi.
+    /// The largest body, in bytes (`1048576`) or with a unit (`512Ki`, `10Mi`), up to 1Gi and to what the installation takes (25Mi unless set); a larger one is answered 413. Default: 10Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_body_size: Option<Size>,
     /// What the sender gets once the event is recorded. Default: 200 with the event's id as JSON.

@@ -185,7 +185,7 @@ pub struct Limits {
     )]
     pub max_requests: usize,
 
-    /// Largest body, whatever a source's `maxBodySize` says, as `25Mi`; 32Mi at most; beyond it 413 [default: 25Mi]
+    /// Largest body, whatever a source's `maxBodySize` says, as `25Mi`; 1Gi at most, more than 32Mi only with --object-store; beyond it 413 [default: 25Mi]
     #[arg(long, env = "HOOKSTREAM_MAX_BODY", default_value = "25Mi", hide_default_value = true, value_parser = body_size)]
     pub max_body: usize,
 
@@ -241,9 +241,9 @@ fn size(text: &str) -> Result<usize, String> {
 
 fn body_size(text: &str) -> Result<usize, String> {
     let bytes = size(text)?;
-    match bytes as u64 <= crate::bodies::MOST_IN_MEMORY {
+    match bytes <= 1 << 30 {
         true => Ok(bytes),
-        false => Err("must be 32Mi or less".to_owned()),
+        false => Err("must be 1Gi or less".to_owned()),
     }
 }
 
@@ -295,7 +295,7 @@ mod tests {
             ["--shards", "0"],
             ["--roles", "cook"],
             ["--recorders", "0"],
-            ["--max-body", "33Mi"],
+            ["--max-body", "1025Mi"],
         ] {
             assert!(
                 Args::try_parse_from(NEEDED.into_iter().chain(wrong)).is_err(),

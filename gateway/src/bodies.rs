@@ -17,10 +17,12 @@ pub mod sweep;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod upload;
 
 pub use metrics::Metrics;
 pub use place::{InvalidPlace, Place};
 pub use stream::{Streamed, Waiting};
+pub use upload::{HELD, Upload};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -136,6 +138,17 @@ impl Bodies {
         Ok(true)
     }
 
+    /// Are there objects at all?
+    pub fn are_kept(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// For the body of an event that is about to arrive.
+    pub async fn upload(&self, event: Uuid) -> Result<Upload, NotKept> {
+        let inner = self.0.as_ref().ok_or(NotKept)?;
+        Upload::begin(inner, event).await
+    }
+
     /// Takes away the object of an event that was not recorded.
     pub async fn forget(&self, event: Uuid) {
         let Some(inner) = &self.0 else {
@@ -199,13 +212,16 @@ impl Inner {
             Ok(Err(error)) => service::log::chain(&error),
             Err(_) => format!("no answer within {} s", PUT.as_secs()),
         };
+        Err(self.not_kept(&error))
+    }
+
+    fn not_kept(&self, error: &str) -> NotKept {
         self.metrics.put_failed();
         tracing::error!(
-            bytes,
             error,
             "a body could not be put into the object store; its sender is told to send again"
         );
-        Err(NotKept)
+        NotKept
     }
 
     async fn open(&self, event: &Event) -> Result<(stream::Chunks, u64), Lost> {

@@ -8,7 +8,7 @@
 //! Where an event goes is decided when it is due, by the subscriptions of that time.
 
 use crate::{
-    ingest::{deliveries, mark_ordered},
+    ingest::recording::deliveries,
     metrics::Metrics,
     recorder::HandOver,
     table,
@@ -282,10 +282,8 @@ fn event_of(
         object_bytes: None,
         remote_addr: scheduled.remote_addr,
     };
-    let mut deliveries = deliveries(event.id, matched, shards);
-    mark_ordered(&mut deliveries, table);
     Recorded {
-        deliveries,
+        deliveries: deliveries(event.id, matched, table, shards),
         event: Arc::new(event),
         verification: Verification::Verified,
         ..Recorded::default()

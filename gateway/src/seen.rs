@@ -17,7 +17,7 @@ pub enum Seen {
         namespace: String,
         source: String,
         method: String,
-        body_bytes: usize,
+        body_bytes: u64,
         /// How many deliveries were recorded with it.
         deliveries: usize,
         took: Duration,

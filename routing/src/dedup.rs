@@ -33,6 +33,11 @@ pub enum By {
 }
 
 impl Rule {
+    /// Whether the key can be told from the head alone.
+    pub fn knows_from_head(&self) -> bool {
+        matches!(&self.by, By::Field(path) if !path.is_in_the_body())
+    }
+
     /// The event's key; `None`: it has no value, so it is no copy of anything.
     pub fn key(&self, source: Uuid, event: &EventView<'_>) -> Option<Uuid> {
         let mut hash = Sha256::new_with_prefix(source.as_bytes());

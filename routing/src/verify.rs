@@ -27,6 +27,7 @@ mod paypal;
 mod public_key;
 mod sns;
 mod standard_webhooks;
+mod tally;
 pub mod templates;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use hmac::{Algorithm, HmacScheme};
 pub use jwt::{Audience, JwtScheme};
 pub use public_key::{PublicKeyAlgorithm, PublicKeyScheme};
 pub use standard_webhooks::StandardWebhooksScheme;
+pub use tally::{Begun, Tally};
 
 use crate::{event::EventView, row::SecretIndex, secret::Secret};
 use jiff::Timestamp;
@@ -279,6 +281,21 @@ impl Verifier {
         match handshake.signed(event, sign) {
             None => Ok(Verdict::Genuine),
             Some(answered) => answered.map(Verdict::Answer),
+        }
+    }
+
+    /// Judges a request whose body comes in pieces; `event` has none of it. `None`: this scheme has to see it whole.
+    ///
+    /// Handshakes are no such requests.
+    pub fn begin(&self, event: &EventView<'_>, now: Timestamp) -> Option<Result<Begun, Refused>> {
+        match &self.keys {
+            Keys::Hmac(keys) => keys.begin(event, now),
+            Keys::StandardWebhooks(keys) => keys.begin(event, now),
+            Keys::Basic(keys) => Some(keys.verify(event).map(|()| Begun::Genuine)),
+            Keys::ApiKey(keys) => keys
+                .knows_from_head()
+                .then(|| keys.verify(event).map(|()| Begun::Genuine)),
+            _ => None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Against a real Postgres, real receivers, a folder, and (in `s3`) a server that speaks S3.
 
+mod arriving;
 mod attempts;
 mod s3;
 

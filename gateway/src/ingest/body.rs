@@ -63,6 +63,16 @@ impl Budget {
         }
     }
 
+    /// All at once, for who knows how much that is.
+    pub fn charge(&self, bytes: usize) -> Result<Charge, Refusal> {
+        let mut charge = Charge {
+            permit: None,
+            held: self.held.clone(),
+        };
+        self.add(&mut charge, bytes)?;
+        Ok(charge)
+    }
+
     fn add(&self, charge: &mut Charge, bytes: usize) -> Result<(), Refusal> {
         // A frame is at most a read buffer long, so the number fits; were it ever longer, refusing is right.
         let permits = u32::try_from(bytes).map_err(|_| Refusal::TooManyBytes)?;
@@ -131,19 +141,30 @@ where
     })
 }
 
+/// How fast a body must come that goes into the object store: it takes much longer, and holds more.
+const LEAST_OF_MANY: u64 = 512 << 10;
+
 /// Until when the next bytes of a body must be there.
-struct Pace {
+pub(super) struct Pace {
     given: Instant,
     end: Instant,
 }
 
 impl Pace {
-    fn new(deadline: Duration) -> Pace {
+    pub(super) fn new(deadline: Duration) -> Pace {
         let now = Instant::now();
         Pace {
             given: now + deadline / GIVEN,
             end: now + deadline,
         }
+    }
+
+    /// Of a body that has no end in time, only a least speed. What the store was waited for is not the sender's.
+    pub(super) fn of_many(&self, bytes: u64, waited: Duration) -> Instant {
+        let earned = Duration::from_millis(bytes.saturating_mul(1000) / LEAST_OF_MANY);
+        self.given
+            .checked_add(earned.saturating_add(waited))
+            .unwrap_or(self.end)
     }
 
     fn until(&self, bytes: usize) -> Instant {

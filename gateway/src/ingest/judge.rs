@@ -20,6 +20,7 @@ use routing::{
     table::Source,
     verify::{Document, Refused, Verdict, Verifier, Wanted},
 };
+use service::clock;
 use std::{net::IpAddr, sync::Arc};
 use store::{dedup, events::Verification};
 use uuid::Uuid;
@@ -27,6 +28,30 @@ use uuid::Uuid;
 /// A body beyond this is hashed, parsed and matched on a thread where it holds up nobody else: 256 KiB take about a
 /// millisecond.
 const LARGE_BODY: usize = 256 << 10;
+
+/// A request that is taken, and whose body is still to come.
+pub struct Arrived {
+    pub head: Parts,
+    /// Where in the path the part behind the source's key begins.
+    pub rest_at: usize,
+    /// What the head takes in memory, the target included.
+    pub head_bytes: usize,
+    pub remote_addr: IpAddr,
+}
+
+impl Arrived {
+    /// Its body has come, now.
+    pub fn with(self, body: Bytes) -> Whole {
+        Whole {
+            head: self.head,
+            rest_at: self.rest_at,
+            body,
+            remote_addr: self.remote_addr,
+            // Whole microseconds, as the queue's key will have them.
+            received_at: store::time::stored(clock::now()),
+        }
+    }
+}
 
 /// A request that has arrived whole.
 pub struct Whole {
@@ -114,7 +139,7 @@ impl Whole {
             .map_err(|refused| unauthorized(verifier, refused))
     }
 
-    fn view<'v>(&'v self, public_url: &'v str) -> EventView<'v> {
+    pub(super) fn view<'v>(&'v self, public_url: &'v str) -> EventView<'v> {
         let target = self
             .head
             .uri
@@ -185,6 +210,6 @@ enum Found {
     Confirm(String),
 }
 
-fn unauthorized(verifier: &Verifier, refused: Refused) -> Refusal {
+pub(super) fn unauthorized(verifier: &Verifier, refused: Refused) -> Refusal {
     Refusal::Unauthorized(refused, verifier.authenticate().cloned())
 }

@@ -20,13 +20,15 @@ pub mod head;
 pub mod ids;
 pub mod judge;
 pub mod rate;
+pub(crate) mod recording;
 pub mod replicas;
 pub mod sources;
+mod streamed;
 mod topics;
 
 use crate::{
     args::Limits,
-    bodies::{Bodies, NotKept},
+    bodies::{Bodies, MOST_IN_MEMORY, NotKept},
     egress,
     errors::Refusal,
     metrics::Metrics,
@@ -41,7 +43,8 @@ use http::{Method, Request, Response};
 use http_body::Body;
 use http_body_util::Full;
 use ipnet::IpNet;
-use judge::{Judged, Record, Whole};
+use judge::{Arrived, Judged};
+use recording::{Accepted, Addressed};
 use routing::{
     Table,
     ids::{Prefix, format},
@@ -56,12 +59,8 @@ use std::{
     },
     time::Instant,
 };
-use store::{
-    Pool,
-    events::{Event, Kept, NewDelivery, Recorded, Verification},
-};
+use store::Pool;
 use tokio::sync::{Notify, Semaphore};
-use uuid::Uuid;
 
 const INGEST: &str = "/v1/ingest/";
 const HEALTH: &str = "/v1/health";
@@ -83,6 +82,8 @@ pub struct Ingest {
     request_ids: ids::Ids,
     requests: Semaphore,
     budget: body::Budget,
+    /// Of bodies that arrive in parts.
+    uploads: Semaphore,
     sources: sources::Sources,
     metrics: Arc<Metrics>,
     observer: Observer,
@@ -124,14 +125,6 @@ enum Taken {
     Replied(Reply),
 }
 
-struct Accepted {
-    event_id: Uuid,
-    /// It had been there before; the id is the first event's.
-    duplicate: bool,
-    body_bytes: usize,
-    deliveries: usize,
-}
-
 impl Ingest {
     pub fn new(
         limits: Limits,
@@ -143,6 +136,7 @@ impl Ingest {
     ) -> Ingest {
         Ingest {
             requests: Semaphore::new(limits.max_requests),
+            uploads: Semaphore::new(streamed::at_once(limits.max_body_bytes_in_flight)),
             budget: body::Budget::new(
                 limits.max_body_bytes_in_flight,
                 metrics.ingest.buffered_bytes.clone(),
@@ -335,110 +329,59 @@ impl Ingest {
             .try_acquire()
             .map_err(|_| Refusal::TooManyRequests)?;
         let _counted = InFlight::new(&self.metrics.ingest.in_flight);
+        let arrived = Arrived {
+            rest_at: head.uri.path().len() - rest.len(),
+            head_bytes: target_bytes + head::size(&head.headers),
+            head,
+            remote_addr,
+        };
+        let to = Addressed {
+            ready,
+            applied: &applied,
+            source: &source,
+            counts: &counts,
+        };
+        match self.in_parts(&body, &to) {
+            Some(bytes) => self.take_in_parts(arrived, body, bytes, &to).await,
+            None => self.take_whole(arrived, body, &to).await,
+        }
+    }
+
+    /// The usual way: the body is in memory, and whoever has to look into it does.
+    async fn take_whole<B>(
+        &self,
+        arrived: Arrived,
+        body: B,
+        to: &Addressed<'_>,
+    ) -> Result<Taken, Refusal>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
         let buffered = body::read(
-            target_bytes + head::size(&head.headers),
+            arrived.head_bytes,
             body,
-            source.max_body_bytes.min(self.limits.max_body as u64),
+            self.limit(to.source).min(MOST_IN_MEMORY),
             self.limits.body_timeout,
             &self.budget,
         )
         .await?;
-
-        let request = Whole {
-            rest_at: head.uri.path().len() - rest.len(),
-            remote_addr,
-            // Whole microseconds, as the queue's key will have them.
-            received_at: store::time::stored(clock::now()),
-            head,
-            body: buffered.bytes,
-        };
-        let record = match request
-            .judge(&source, &self.public_url, &self.documents)
-            .await?
-        {
+        let request = arrived.with(buffered.bytes);
+        let judged = request.judge(to.source, &self.public_url, &self.documents);
+        let record = match judged.await? {
             Judged::Record(record) => record,
             Judged::Reply(reply) => return Ok(Taken::Replied(reply)),
         };
-        let mut recorded = self.recorded(
-            record,
-            &source,
-            &counts,
-            applied.head.revision,
-            ready.shards,
-        );
-        mark_ordered(&mut recorded.deliveries, &applied.table);
-        let mut accepted = Accepted {
-            event_id: recorded.event.id,
-            duplicate: false,
-            body_bytes: recorded.event.body.len(),
-            deliveries: recorded.deliveries.len(),
-        };
-        let marks = recorded.verification == Verification::SchemaInvalid;
-        // From here on an object may be there without a row: what isn't taken back here, the sweep finds.
-        let kept = ready.bodies.keep(&mut recorded).await;
+        let id = self.event_ids.next(record.request.received_at);
+        let mut recorded = recording::rows(id, record, to);
+        // From here on an object may be there without a row: what isn't taken back, the sweep finds.
+        let kept = to.ready.bodies.keep(&mut recorded).await;
         let kept = kept.map_err(|NotKept| Refusal::StoreAway)?;
-        let committed = match ready.recorder.record(recorded, buffered.charge).await {
-            Ok(committed) => committed,
-            Err(refusal) => {
-                if kept && !matches!(refusal, Refusal::DatabaseAway) {
-                    ready.bodies.forget(accepted.event_id).await;
-                }
-                return Err(refusal);
-            }
-        };
-        if marks {
-            self.sources
-                .marked(&counts, "schema_invalid", &self.metrics.ingest);
-        }
-        if let Kept::Duplicate(first) = committed {
-            self.sources
-                .marked(&counts, "duplicate", &self.metrics.ingest);
-            if source.dedup.as_ref().is_some_and(|rule| rule.conflict) {
-                let first = format(Prefix::Event, first);
-                return Err(Refusal::Duplicate { first });
-            }
-            accepted.event_id = first;
-            accepted.duplicate = true;
-            accepted.deliveries = 0;
-        }
-        Ok(Taken::Recorded(accepted))
+        self.record(recorded, kept, buffered.charge, to).await
     }
 
-    /// The rows that a request becomes.
-    fn recorded(
-        &self,
-        Record {
-            request,
-            matched,
-            verification,
-            dedup,
-        }: Record,
-        source: &Source,
-        counts: &sources::Counts,
-        revision: i64,
-        shards: u16,
-    ) -> Recorded {
-        let event = Event {
-            id: self.event_ids.next(request.received_at),
-            namespace: counts.namespace().clone(),
-            source_id: source.uid,
-            revision,
-            received_at: request.received_at,
-            method: request.head.method.as_str().to_owned(),
-            path: request.rest().to_owned(),
-            query: request.query().to_owned(),
-            headers: head::lines(request.head.version, &request.head.headers),
-            body: request.body,
-            object_bytes: None,
-            remote_addr: request.remote_addr,
-        };
-        Recorded {
-            deliveries: deliveries(event.id, matched, shards),
-            event: Arc::new(event),
-            verification,
-            dedup,
-            claim: None,
-        }
+    /// The largest body that a source takes here.
+    fn limit(&self, source: &Source) -> u64 {
+        source.max_body_bytes.min(self.limits.max_body as u64)
     }
 
     fn accepted(
@@ -453,7 +396,7 @@ impl Ingest {
         let metrics = &self.metrics.ingest;
         let Found { source, counts, .. } = found;
         counts.accepted.inc();
-        metrics.body_bytes.inc_by(accepted.body_bytes as u64);
+        metrics.body_bytes.inc_by(accepted.body_bytes);
         metrics.request_seconds.observe(took.as_secs_f64());
         self.observer.tell(|| Seen::Accepted {
             event_id: accepted.event_id,
@@ -519,34 +462,6 @@ impl Ingest {
             }
         });
         response
-    }
-}
-
-/// Of the (connection, destination) pairs that an event goes by.
-pub(crate) fn deliveries(
-    event_id: Uuid,
-    matched: Vec<(Uuid, Uuid)>,
-    shards: u16,
-) -> Vec<NewDelivery> {
-    if matched.is_empty() {
-        return Vec::new();
-    }
-    let base = ids::random();
-    let delivery = |(index, (connection_id, destination_id))| NewDelivery {
-        id: ids::delivery(event_id, base, index),
-        connection_id,
-        destination_id,
-        shard: routing::shard::of(destination_id, shards),
-        ordered: false,
-    };
-    matched.into_iter().enumerate().map(delivery).collect()
-}
-
-/// Notes which deliveries keep their destination's order.
-pub(crate) fn mark_ordered(deliveries: &mut [NewDelivery], table: &Table) {
-    for delivery in deliveries {
-        let destination = table.destination(delivery.destination_id);
-        delivery.ordered = destination.is_some_and(|row| row.spec.order.is_some());
     }
 }
 

@@ -12,7 +12,8 @@ mod request;
 use super::{
     Ingest, Ready,
     answer::{self, Reply},
-    body, client, deliveries, head, ids, mark_ordered,
+    body, client, head, ids,
+    recording::deliveries,
     sources::Counts,
 };
 use crate::{
@@ -76,7 +77,7 @@ enum Taken {
 struct Published {
     first: Uuid,
     events: usize,
-    body_bytes: usize,
+    body_bytes: u64,
     deliveries: usize,
     marks: usize,
     scheduled: bool,
@@ -111,7 +112,7 @@ impl Ingest {
             (Ok(Taken::Published(published)), Some(counts)) => {
                 let took = clock::instant().duration_since(started);
                 counts.accepted.inc_by(published.events as u64);
-                metrics.body_bytes.inc_by(published.body_bytes as u64);
+                metrics.body_bytes.inc_by(published.body_bytes);
                 metrics.request_seconds.observe(took.as_secs_f64());
                 for _ in 0..published.marks {
                     self.sources.marked(counts, "schema_invalid", metrics);
@@ -192,7 +193,7 @@ impl Ingest {
         let buffered = body::read(
             target_bytes + head::size(&head.headers),
             body,
-            DEFAULT_MAX_BODY_BYTES,
+            DEFAULT_MAX_BODY_BYTES.min(self.limits.max_body as u64),
             self.limits.body_timeout,
             &self.budget,
         )
@@ -253,10 +254,8 @@ impl Ingest {
         let mut events: Vec<Recorded> = made
             .map(|(event, (matched, verification))| {
                 let id = self.event_ids.next(new.now);
-                let mut deliveries = deliveries(id, matched, new.shards);
-                mark_ordered(&mut deliveries, new.table);
                 Recorded {
-                    deliveries,
+                    deliveries: deliveries(id, matched, new.table, new.shards),
                     event: Arc::new(Event {
                         id,
                         namespace: new.counts.namespace().clone(),
@@ -291,7 +290,7 @@ impl Ingest {
             events: ids.len(),
             body_bytes: events
                 .iter()
-                .map(|recorded| recorded.event.body.len())
+                .map(|recorded| recorded.event.body_bytes())
                 .sum(),
             deliveries: events
                 .iter()
@@ -363,7 +362,10 @@ impl Ingest {
         Ok(Taken::Published(Published {
             first: ids[0],
             events: ids.len(),
-            body_bytes: batch.iter().map(|scheduled| scheduled.body.len()).sum(),
+            body_bytes: batch
+                .iter()
+                .map(|scheduled| scheduled.body.len() as u64)
+                .sum(),
             deliveries: 0,
             marks: judged.events.iter().filter(invalid).count(),
             scheduled: true,

@@ -18,8 +18,8 @@ use crate::{
 /// What `maxBodySize` is when it isn't written: 10Mi.
 pub const DEFAULT_MAX_BODY_BYTES: u64 = 10 << 20;
 
-/// Half of what a gateway keeps of bodies that are being recorded, so that the largest one always finds room.
-const MOST_BODY_BYTES: u64 = 32 << 20;
+/// What a gateway may be told to take (`--max-body`). Beyond 32Mi a body goes through it in pieces.
+const MOST_BODY_BYTES: u64 = 1 << 30;
 
 pub(super) fn compile(
     spec: &crds::SourceSpec,
@@ -140,7 +140,7 @@ fn max_body_bytes(size: &crds::Size, findings: &mut Findings) -> u64 {
         findings.add(
             Reason::UnsupportedValue,
             path,
-            "larger than 32Mi, the most that a gateway takes".to_owned(),
+            "larger than 1Gi, the most that a gateway takes".to_owned(),
         );
     }
     bytes

@@ -36,6 +36,11 @@ pub enum Segment {
 }
 
 impl Path {
+    /// Whether following it takes the body.
+    pub fn is_in_the_body(&self) -> bool {
+        matches!(self, Path::Body(_))
+    }
+
     /// Reads a path; the error is a sentence that says what to write.
     pub fn parse(text: &str) -> Result<Path, String> {
         if text.len() > MAX_LENGTH {

@@ -32,6 +32,10 @@ impl Keys {
         }
     }
 
+    pub(super) fn knows_from_head(&self) -> bool {
+        !matches!(self.at, Place::Field(_))
+    }
+
     pub(super) fn verify(&self, event: &EventView<'_>) -> Result<(), Refused> {
         let presented = self.at.read(event).ok_or(Refused::CredentialsMissing)?;
         match any_equals(&self.digests, presented.as_bytes()) {

@@ -5,6 +5,7 @@ use super::{
     content::{Base, Piece, Place, Signed, SignedTimestamp, is_form},
     encoding::{Encoding, SecretEncoding},
     header::{self, Candidates, LONGEST_TAG},
+    tally::{Begun, Tally},
 };
 use crate::{event::EventView, secret::Secret};
 use jiff::Timestamp;
@@ -74,13 +75,17 @@ impl Key {
         Key(hmac::Key::new(algorithm.of_ring(), bytes))
     }
 
+    pub(super) fn context(&self) -> hmac::Context {
+        hmac::Context::with_key(&self.0)
+    }
+
     /// Whether any of the candidates is the tag of what `feed` feeds; all are looked at.
     pub(super) fn fits(
         &self,
         candidates: &Candidates,
         feed: impl FnOnce(&mut hmac::Context),
     ) -> Choice {
-        let mut context = hmac::Context::with_key(&self.0);
+        let mut context = self.context();
         feed(&mut context);
         let tag = context.sign();
         let one = |found: Choice, candidate: &[u8]| found | tag.as_ref().ct_eq(candidate);
@@ -138,6 +143,38 @@ impl Keys {
             .ok_or(Refused::SignatureMismatch)
     }
 
+    /// `None`: more than one place of what is signed, or a value that is read, is in the body.
+    pub(super) fn begin(
+        &self,
+        event: &EventView<'_>,
+        now: Timestamp,
+    ) -> Option<Result<Begun, Refused>> {
+        let scheme = &self.scheme;
+        let (before, behind) = scheme.around_the_body()?;
+        let begin = || {
+            let candidates = scheme.candidates(event)?;
+            let signed = Signed::read(
+                &scheme.content,
+                scheme.timestamp.as_ref(),
+                scheme.id.as_ref(),
+                event,
+                now,
+            )?;
+            if candidates.is_empty() {
+                return Err(Refused::SignatureMalformed);
+            }
+            let part = |pieces| {
+                let mut bytes = Vec::new();
+                let base = Base::of(event.public_url);
+                signed.each(pieces, base, |part| bytes.extend_from_slice(part));
+                bytes
+            };
+            let tally = Tally::new(&self.keys, candidates, &part(before), part(behind));
+            Ok(Begun::Tally(Box::new(tally)))
+        };
+        Some(begin())
+    }
+
     /// Every key against every candidate, without stopping at the first that fits.
     fn judge(
         &self,
@@ -165,6 +202,25 @@ impl Keys {
 }
 
 impl HmacScheme {
+    /// What is signed before the body and behind it, if nothing else is in the body.
+    fn around_the_body(&self) -> Option<(&[Piece], &[Piece])> {
+        let places = self
+            .signatures
+            .iter()
+            .chain(self.timestamp.as_ref().map(|timestamp| &timestamp.at))
+            .chain(&self.id);
+        let in_the_body = places
+            .into_iter()
+            .any(|place| matches!(place, Place::Field(_)));
+        let at = self
+            .content
+            .iter()
+            .position(|piece| *piece == Piece::Body)?;
+        let (before, behind) = (&self.content[..at], &self.content[at + 1..]);
+        let again = self.content.contains(&Piece::Form) || behind.contains(&Piece::Body);
+        (!in_the_body && !again && !self.twilio).then_some((before, behind))
+    }
+
     /// What could be decoded; the error: there is nothing to decode.
     fn candidates(&self, event: &EventView<'_>) -> Result<Candidates, Refused> {
         let length = self.algorithm.of_ring().digest_algorithm().output_len();

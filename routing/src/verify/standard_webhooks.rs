@@ -7,6 +7,7 @@ use super::{
     encoding::{Encoding, from_base64},
     header::{self, Candidates, MOST_SIGNATURES},
     hmac,
+    tally::{Begun, Tally},
 };
 use crate::{event::EventView, secret::Secret};
 use jiff::Timestamp;
@@ -30,6 +31,15 @@ pub(super) struct Keys {
     timestamp: SignedTimestamp,
     shared: Vec<hmac::Key>,
     public: Vec<[u8; 32]>,
+}
+
+/// What a request's headers say.
+struct Signed<'e> {
+    id: &'e [u8],
+    timestamp: &'e str,
+    /// Signatures by a shared key, and by a public one.
+    shared: Candidates,
+    public: Candidates,
 }
 
 impl Keys {
@@ -56,15 +66,55 @@ impl Keys {
         keys
     }
 
+    /// `None`: there is a public key, and a signature by one is over the whole message at once.
+    pub(super) fn begin(
+        &self,
+        event: &EventView<'_>,
+        now: Timestamp,
+    ) -> Option<Result<Begun, Refused>> {
+        let begin = || {
+            let signed = self.read(event, now)?;
+            if signed.shared.is_empty() {
+                return Err(Refused::SignatureMalformed);
+            }
+            let before = [signed.id, b".", signed.timestamp.as_bytes(), b"."].concat();
+            let tally = Tally::new(&self.shared, signed.shared, &before, Vec::new());
+            Ok(Begun::Tally(Box::new(tally)))
+        };
+        self.public.is_empty().then(begin)
+    }
+
     pub(super) fn verify(&self, event: &EventView<'_>, now: Timestamp) -> Result<(), Refused> {
+        let Signed {
+            id,
+            timestamp,
+            shared,
+            public,
+        } = self.read(event, now)?;
+        let parts = [id, b".", timestamp.as_bytes(), b".", event.body];
+        if shared.is_empty() && public.is_empty() {
+            return Err(Refused::SignatureMalformed);
+        }
+        let mut verified = subtle::Choice::from(0);
+        for key in &self.shared {
+            verified |= key.fits(&shared, |context| {
+                parts.iter().for_each(|part| context.update(part));
+            });
+        }
+        match bool::from(verified) || self.fits_public(&public, &parts) {
+            true => Ok(()),
+            false => Err(Refused::SignatureMismatch),
+        }
+    }
+
+    /// What the headers say, and whether the time is near enough.
+    fn read<'e>(&self, event: &'e EventView<'_>, now: Timestamp) -> Result<Signed<'e>, Refused> {
         let [id, timestamp, signature] = self.headers(event);
         let signatures = header::text(signature.ok_or(Refused::SignatureMissing)?);
         // The id is a part of what is signed: without it there is no signature to check.
         let id = id.ok_or(Refused::SignatureMissing)?.as_bytes();
         let timestamp = header::text(timestamp.ok_or(Refused::TimestampMissing)?);
         self.timestamp.check(timestamp, now)?;
-        let parts = [id, b".", timestamp.as_bytes(), b".", event.body];
-
         let mut shared = Candidates::new(32);
         let mut public = Candidates::new(64);
         for one in signatures.split(' ').take(2 * MOST_SIGNATURES) {
@@ -81,19 +131,12 @@ impl Keys {
                 });
             }
         }
-        if shared.is_empty() && public.is_empty() {
-            return Err(Refused::SignatureMalformed);
-        }
-        let mut verified = subtle::Choice::from(0);
-        for key in &self.shared {
-            verified |= key.fits(&shared, |context| {
-                parts.iter().for_each(|part| context.update(part));
-            });
-        }
-        match bool::from(verified) || self.fits_public(&public, &parts) {
-            true => Ok(()),
-            false => Err(Refused::SignatureMismatch),
-        }
+        Ok(Signed {
+            id,
+            timestamp,
+            shared,
+            public,
+        })
     }
 
     /// Public keys and signatures are no secrets: the first that fits is enough. A signature costs much more than a hash,

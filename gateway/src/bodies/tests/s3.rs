@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Ended when it is dropped.
-struct Moto {
+pub(super) struct Moto {
     child: Child,
     address: SocketAddr,
     _log: TempDir,
@@ -22,7 +22,7 @@ impl Drop for Moto {
 }
 
 impl Moto {
-    async fn start() -> Moto {
+    pub(super) async fn start() -> Moto {
         let cache = std::env::var_os("TG_CACHE").map_or_else(
             || PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache/test-ground"),
             PathBuf::from,
@@ -64,7 +64,7 @@ impl Moto {
     }
 
     /// A new bucket.
-    async fn place(&self, bucket: &str) -> Place {
+    pub(super) async fn place(&self, bucket: &str) -> Place {
         let client = egress::unguarded::<Full<Bytes>>();
         let request = Request::put(format!("http://{}/{bucket}", self.address))
             .body(Full::default())

@@ -119,6 +119,29 @@ impl Vector {
         verifier.verify(&event, self.now, document.as_ref())
     }
 
+    /// As a gateway does it where a body is too large for memory. `None`: this scheme has to see it whole.
+    fn judge_in_pieces(&self, verifier: &Verifier, piece: usize) -> Option<Result<(), Refused>> {
+        let list: Vec<(&str, &str)> = self
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let map = headers(&list);
+        let method: Method = self.method.parse().expect("a method");
+        let body = BASE64.decode(&self.body_base64).expect("base64");
+        let query = self.target.split_once('?').map_or("", |(_, query)| query);
+        let event = EventView::new(&method, "", query, &map, b"", [127, 0, 0, 1].into())
+            .called_at(&self.public_url, &self.target);
+        let begun = verifier.begin(&event, self.now)?;
+        Some(begun.and_then(|begun| match begun {
+            Begun::Genuine => Ok(()),
+            Begun::Tally(mut tally) => {
+                body.chunks(piece).for_each(|piece| tally.update(piece));
+                tally.finish()
+            }
+        }))
+    }
+
     fn expected(&self) -> Verdict {
         match &self.expect {
             Expected {
@@ -178,6 +201,59 @@ fn every_template_has_requests_and_each_is_taken() {
     for template in templates::TEMPLATES {
         let has = with_requests.contains(template.name);
         assert!(has || template.name == "custom", "{}", template.name);
+    }
+}
+
+#[test]
+fn a_body_in_pieces_is_judged_as_a_whole_one() {
+    let mut schemes = std::collections::BTreeSet::new();
+    each(|name, file, vector, verifier| {
+        if vector.expected() != Verdict::Genuine {
+            return;
+        }
+        for piece in [1, 7, 1 << 20] {
+            let Some(judged) = vector.judge_in_pieces(verifier, piece) else {
+                return;
+            };
+            assert_eq!(judged, Ok(()), "{name}: pieces of {piece}");
+            if vector.body_unsigned {
+                continue;
+            }
+            for changed in [
+                vector.with_body(|body| *body.last_mut().expect("a body") ^= 1),
+                vector.with_body(|body| body.push(b' ')),
+                vector.with_body(Vec::clear),
+            ] {
+                let judged = changed.judge_in_pieces(verifier, piece);
+                assert_eq!(judged, Some(Err(Refused::SignatureMismatch)), "{name}");
+            }
+        }
+        schemes.extend(file.template.clone());
+    });
+    for wanted in ["github", "stripe", "slack", "shopify", "svix"] {
+        assert!(
+            schemes.contains(wanted),
+            "{wanted} is not among {schemes:?}"
+        );
+    }
+}
+
+#[test]
+fn what_has_to_be_read_out_of_a_body_is_not_judged_in_pieces() {
+    let map = headers(&[("x-signature", "00")]);
+    let event = EventView::new(&Method::POST, "", "", &map, b"", [127, 0, 0, 1].into());
+    for change in [
+        |scheme: &mut HmacScheme| scheme.signatures = vec![Place::Field("/signature".into())],
+        |scheme: &mut HmacScheme| scheme.id = Some(Place::Field("/id".into())),
+        |scheme: &mut HmacScheme| scheme.content = vec![Piece::Form],
+        |scheme: &mut HmacScheme| scheme.content = vec![Piece::Body, Piece::Body],
+        |scheme: &mut HmacScheme| scheme.content = vec![Piece::Url],
+        |scheme: &mut HmacScheme| scheme.twilio = true,
+    ] {
+        let mut scheme = scheme();
+        change(&mut scheme);
+        let verifier = verifier(Scheme::Hmac(scheme), &["secret"]);
+        assert!(verifier.begin(&event, at(0)).is_none());
     }
 }
 
