@@ -9,7 +9,9 @@ use routing::{
     EventView,
     row::SecretIndex,
     secret::Secret,
-    verify::{Document, Refused, Scheme, Verdict, Verification, Verifier, templates::Template},
+    verify::{
+        Begun, Document, Refused, Scheme, Verdict, Verification, Verifier, templates::Template,
+    },
 };
 use serde::Deserialize;
 use std::{collections::BTreeMap, path::Path, sync::LazyLock};
@@ -107,6 +109,15 @@ pub fn run(data: &[u8]) {
         return;
     };
     let verdict = judge(keys, &request);
+    // A body in pieces is judged as a whole one; handshakes are none.
+    if let Some(in_pieces) = judge_in_pieces(keys, &request) {
+        let same = match &verdict {
+            Ok(Verdict::Genuine) => in_pieces.is_ok(),
+            Ok(_) | Err(Refused::ChallengeRefused) => true,
+            Err(_) => in_pieces.is_err(),
+        };
+        assert!(same, "{verdict:?} as a whole, {in_pieces:?} in pieces");
+    }
     // Whoever knows no secret can't turn a request that nobody signed into a genuine one.
     if let Ok(Verdict::Genuine) = verdict {
         let mut unsigned = Request::read(data);
@@ -121,24 +132,51 @@ pub fn run(data: &[u8]) {
 }
 
 fn judge(keys: &Keys, request: &Request<'_>) -> Result<Verdict, Refused> {
-    let method = request.line.get(1).and_then(|word| word.parse().ok());
-    let method = method.unwrap_or(Method::POST);
-    let target = request.line.get(2).copied().unwrap_or_default();
-    let query = target.split_once('?').map_or("", |(_, query)| query);
-    let event = EventView::new(
-        &method,
-        "",
-        query,
-        &request.headers,
-        request.body,
-        [127, 0, 0, 1].into(),
-    )
-    .called_at(&keys.public_url, target);
+    let method = method(request);
+    let event = view(keys, request, &method, request.body);
     let document = keys.verifier.wants(&event)?.and_then(|wanted| {
         let text = keys.documents.get(&wanted.url)?;
         Document::parse(wanted.kind, text.as_bytes()).ok()
     });
     keys.verifier.verify(&event, keys.now, document.as_ref())
+}
+
+fn judge_in_pieces(keys: &Keys, request: &Request<'_>) -> Option<Result<(), Refused>> {
+    let method = method(request);
+    let event = view(keys, request, &method, b"");
+    let judged = match keys.verifier.begin(&event, keys.now)? {
+        Ok(Begun::Genuine) => Ok(()),
+        Ok(Begun::Tally(mut tally)) => {
+            request.body.chunks(7).for_each(|piece| tally.update(piece));
+            tally.finish()
+        }
+        Err(refused) => Err(refused),
+    };
+    Some(judged)
+}
+
+fn method(request: &Request<'_>) -> Method {
+    let method = request.line.get(1).and_then(|word| word.parse().ok());
+    method.unwrap_or(Method::POST)
+}
+
+fn view<'v>(
+    keys: &'v Keys,
+    request: &'v Request<'_>,
+    method: &'v Method,
+    body: &'v [u8],
+) -> EventView<'v> {
+    let target = request.line.get(2).copied().unwrap_or_default();
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    EventView::new(
+        method,
+        "",
+        query,
+        &request.headers,
+        body,
+        [127, 0, 0, 1].into(),
+    )
+    .called_at(&keys.public_url, target)
 }
 
 #[cfg(test)]

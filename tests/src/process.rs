@@ -4,6 +4,7 @@
 
 use anyhow::Context;
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex},
@@ -183,10 +184,17 @@ impl Lines {
     }
 }
 
-/// A port that is free now, for programs that can't be given a socket.
+/// A port that is free now, for programs that can't be given a socket. Never the same one twice: a program that is down for
+/// a moment finds its port free when it comes back.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .and_then(|socket| socket.local_addr())
-        .expect("loopback has a free port")
-        .port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|socket| socket.local_addr())
+            .expect("loopback has a free port")
+            .port();
+        if GIVEN.lock().expect("no holder panics").insert(port) {
+            return port;
+        }
+    }
 }

@@ -31,18 +31,37 @@ fn manifests(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// The namespace, which is there when this returns.
+async fn made<'n>(client: &kube::Client, namespace: &'n str) -> &'n str {
+    let body = serde_json::json!({"metadata": {"name": namespace}}).to_string();
+    let request = http::Request::post("/api/v1/namespaces")
+        .header("content-type", "application/json")
+        .body(body.into_bytes())
+        .expect("a path and a header");
+    match client.request::<Value>(request).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        Err(error) => panic!("the API server: {error}"),
+    }
+    namespace
+}
+
 /// Asks the API server to create it, strictly, for show: `Err` with what it says against it.
 async fn judge(client: &kube::Client, text: &str) -> Result<(), String> {
     let manifest: Value = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
     let kind = manifest["kind"].as_str().ok_or("no kind")?;
+    let namespace = match manifest["metadata"]["namespace"].as_str() {
+        Some(namespace) => made(client, namespace).await,
+        None => "default",
+    };
     let url = match crds::Kind::parse(kind) {
         Some(kind) => format!(
-            "/apis/{}/{}/namespaces/default/{}",
+            "/apis/{}/{}/namespaces/{namespace}/{}",
             crds::GROUP,
             crds::VERSION,
             kind.plural()
         ),
-        None => format!("/api/v1/namespaces/default/{}s", kind.to_lowercase()),
+        None => format!("/api/v1/namespaces/{namespace}/{}s", kind.to_lowercase()),
     };
     let request = Request::new(url)
         .create(&Default::default(), text.as_bytes().to_vec())
