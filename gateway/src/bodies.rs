@@ -22,7 +22,7 @@ mod upload;
 pub use metrics::Metrics;
 pub use place::{InvalidPlace, Place};
 pub use stream::{Streamed, Waiting};
-pub use upload::{HELD, Upload};
+pub use upload::{HELD, PART, Upload};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -144,9 +144,9 @@ impl Bodies {
     }
 
     /// For the body of an event that is about to arrive.
-    pub async fn upload(&self, event: Uuid) -> Result<Upload, NotKept> {
+    pub fn upload(&self, event: Uuid) -> Result<Upload, NotKept> {
         let inner = self.0.as_ref().ok_or(NotKept)?;
-        Upload::begin(inner, event).await
+        Ok(Upload::new(inner, event))
     }
 
     /// Takes away the object of an event that was not recorded.

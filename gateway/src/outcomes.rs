@@ -54,7 +54,13 @@ pub(crate) async fn run(
 ) {
     let mut writer = outcomes::Writer::new(pool);
     let mut arrived = Vec::with_capacity(BATCH);
-    while jobs.recv_many(&mut arrived, BATCH).await > 0 {
+    loop {
+        if jobs.is_empty() {
+            writer.rest();
+        }
+        if jobs.recv_many(&mut arrived, BATCH).await == 0 {
+            return;
+        }
         // A shard that was lost and won again meanwhile has outcomes of two epochs; one statement names one of them.
         while !arrived.is_empty() {
             let mut held = Held {

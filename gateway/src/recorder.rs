@@ -62,6 +62,9 @@ pub trait Book: Clone + Send + Sync + 'static {
         batch: &[Recorded],
     ) -> impl Future<Output = store::Result<Vec<Kept>>> + Send;
 
+    /// There is nothing to record for now: gives back what is kept from one call to the next.
+    fn rest(&mut self) {}
+
     /// Makes room for the rows of this batch, unless no clock can be right that wants them there.
     fn make_partitions(&self, batch: &[Recorded])
     -> impl Future<Output = store::Result<()>> + Send;
@@ -70,6 +73,10 @@ pub trait Book: Clone + Send + Sync + 'static {
 impl Book for store::events::Recorder {
     async fn record(&mut self, batch: &[Recorded]) -> store::Result<Vec<Kept>> {
         store::events::Recorder::record(self, batch).await
+    }
+
+    fn rest(&mut self) {
+        store::events::Recorder::rest(self);
     }
 
     /// The days are those of the database's clock, from yesterday on. By ours, one that is weeks behind would make a day
@@ -214,8 +221,17 @@ impl<B: Book> Writer<B> {
     }
 
     /// Waits for at least one entry; false when there will be none.
-    async fn receive(&self, waiting: &mut Vec<Entry>, token: &CancellationToken) -> bool {
-        let mut queue = self.queue.lock().await;
+    async fn receive(&mut self, waiting: &mut Vec<Entry>, token: &CancellationToken) -> bool {
+        let mut queue = match self.queue.try_lock() {
+            Ok(queue) => queue,
+            Err(_) => {
+                self.book.rest();
+                self.queue.lock().await
+            }
+        };
+        if queue.is_empty() {
+            self.book.rest();
+        }
         tokio::select! {
             biased;
             received = queue.recv_many(waiting, self.options.max_batch_events) => received > 0,

@@ -115,6 +115,9 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
+        // A body that waits for the object store stops reading, and must not stop the connection's others.
+        .initial_stream_window_size(128 << 10)
+        .initial_connection_window_size(4 << 20)
         // A peer that vanished, or that stopped in the middle of a frame, is found out by these.
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20))

@@ -215,6 +215,11 @@ impl Writer {
         &self.0.pool
     }
 
+    /// Gives the connection back; for whoever is going to wait for work.
+    pub fn rest(&mut self) {
+        self.0.rest();
+    }
+
     /// As [`write`].
     pub async fn write(&mut self, batch: &[Outcome], held: &Held) -> Result<WrittenShards> {
         if batch.is_empty() {

@@ -397,10 +397,19 @@ impl Kept {
 
     /// If the caller is given up before it gives the session back, the session goes with it.
     pub(crate) async fn take(&mut self) -> Result<(Session, Instant)> {
-        match self.session.take() {
-            Some((session, since)) if since.elapsed() < KEPT => Ok((session, since)),
-            _ => Ok((self.pool.session().await?, Instant::now())),
+        if let Some((session, since)) = self.session.take() {
+            if since.elapsed() < KEPT {
+                return Ok((session, since));
+            }
+            // Before another one is waited for: the pool may have no more than this.
+            drop(session);
         }
+        Ok((self.pool.session().await?, Instant::now()))
+    }
+
+    /// Gives the session back to the pool; for whoever is going to wait for work.
+    pub(crate) fn rest(&mut self) {
+        self.session = None;
     }
 
     /// For the next statement; behind a pooler a session is a transaction, which ends here.

@@ -4,15 +4,12 @@ use super::{Inner, NotKept};
 use bytes::BytesMut;
 use object_store::{MultipartUpload, ObjectStore, path::Path};
 use service::clock;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// Of a part of an upload, but the last; S3 takes no smaller ones, and no more than 10,000 of them.
-const PART: usize = 5 << 20;
+pub const PART: usize = 5 << 20;
 
 /// What an upload holds of its body.
 pub const HELD: usize = 2 * PART;
@@ -25,42 +22,48 @@ const ONE: Duration = Duration::from_secs(60);
 pub struct Upload {
     inner: Arc<Inner>,
     key: Path,
-    /// `None`: it is over.
+    /// `None`: it hasn't begun, or is over.
     upload: Option<Box<dyn MultipartUpload>>,
     filling: BytesMut,
     sending: Option<JoinHandle<object_store::Result<()>>>,
     bytes: u64,
     /// That the store was waited for.
     waited: Duration,
-    started: Instant,
 }
 
 impl Upload {
-    pub(super) async fn begin(inner: &Arc<Inner>, event: Uuid) -> Result<Upload, NotKept> {
-        let key = inner.key(event);
-        let begun = tokio::time::timeout(
-            ONE,
-            inner
-                .place
-                .store
-                .put_multipart_opts(&key, Default::default()),
-        )
-        .await;
-        let upload = match begun {
-            Ok(Ok(upload)) => upload,
-            Ok(Err(error)) => return Err(inner.not_kept(&service::log::chain(&error))),
-            Err(_) => return Err(inner.not_kept("no answer in time")),
-        };
-        Ok(Upload {
+    /// The store hears of it with the first part.
+    pub(super) fn new(inner: &Arc<Inner>, event: Uuid) -> Upload {
+        Upload {
             inner: inner.clone(),
-            key,
-            upload: Some(upload),
+            key: inner.key(event),
+            upload: None,
             filling: BytesMut::new(),
             sending: None,
             bytes: 0,
             waited: Duration::ZERO,
-            started: clock::instant(),
-        })
+        }
+    }
+
+    async fn begun(&mut self) -> Result<&mut Box<dyn MultipartUpload>, NotKept> {
+        let upload = match self.upload.take() {
+            Some(upload) => upload,
+            None => {
+                let store = &self.inner.place.store;
+                let began = clock::instant();
+                let begun = store.put_multipart_opts(&self.key, Default::default());
+                let begun = tokio::time::timeout(ONE, begun).await;
+                self.waited += began.elapsed();
+                match begun {
+                    Ok(Ok(upload)) => upload,
+                    Ok(Err(error)) => {
+                        return Err(self.inner.not_kept(&service::log::chain(&error)));
+                    }
+                    Err(_) => return Err(self.inner.not_kept("no answer in time")),
+                }
+            }
+        };
+        Ok(self.upload.insert(upload))
     }
 
     pub fn waited(&self) -> Duration {
@@ -90,12 +93,15 @@ impl Upload {
             self.send().await?;
         }
         self.sent().await?;
-        let Some(mut upload) = self.upload.take() else {
+        let Some(upload) = &mut self.upload else {
             return Err(NotKept);
         };
+        let began = clock::instant();
         match tokio::time::timeout(ONE, upload.complete()).await {
             Ok(Ok(_)) => {
-                self.inner.metrics.put(self.bytes, self.started.elapsed());
+                self.upload = None;
+                let took = self.waited + began.elapsed();
+                self.inner.metrics.put(self.bytes, took);
                 Ok(())
             }
             Ok(Err(error)) => Err(self.inner.not_kept(&service::log::chain(&error))),
@@ -107,9 +113,8 @@ impl Upload {
     async fn send(&mut self) -> Result<(), NotKept> {
         self.sent().await?;
         let part = std::mem::take(&mut self.filling).freeze();
-        if let Some(upload) = &mut self.upload {
-            self.sending = Some(tokio::spawn(upload.put_part(part.into())));
-        }
+        let sending = self.begun().await?.put_part(part.into());
+        self.sending = Some(tokio::spawn(sending));
         Ok(())
     }
 
@@ -121,11 +126,12 @@ impl Upload {
         let began = clock::instant();
         let sent = tokio::time::timeout(ONE, sending).await;
         self.waited += began.elapsed();
+        if sent.is_ok() {
+            // It has ended, one way or the other, and can't be waited for again.
+            self.sending = None;
+        }
         let error = match sent {
-            Ok(Ok(Ok(()))) => {
-                self.sending = None;
-                return Ok(());
-            }
+            Ok(Ok(Ok(()))) => return Ok(()),
             Ok(Ok(Err(error))) => service::log::chain(&error),
             Ok(Err(error)) => service::log::chain(&error),
             Err(_) => "no answer in time".to_owned(),
@@ -159,5 +165,68 @@ impl std::fmt::Debug for Upload {
             .field("key", &self.key)
             .field("bytes", &self.bytes)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bodies::{Bodies, Metrics, Place};
+    use object_store::{Error, PutPayload, PutResult, UploadPart};
+    use tokio::sync::mpsc;
+
+    /// A store that takes no part, or all parts but not the end; it tells when it is asked to forget the upload.
+    #[derive(Debug)]
+    struct Refusing {
+        parts: bool,
+        aborted: mpsc::UnboundedSender<()>,
+    }
+
+    fn refused() -> Error {
+        Error::Generic {
+            store: "a test's",
+            source: "no".into(),
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl MultipartUpload for Refusing {
+        fn put_part(&mut self, _: PutPayload) -> UploadPart {
+            let taken = self.parts.then_some(()).ok_or_else(refused);
+            Box::pin(std::future::ready(taken))
+        }
+
+        async fn complete(&mut self) -> object_store::Result<PutResult> {
+            Err(refused())
+        }
+
+        async fn abort(&mut self) -> object_store::Result<()> {
+            let _ = self.aborted.send(());
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_store_does_not_take_is_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::folder(folder.path(), 1).unwrap();
+        let bodies = Bodies::new(place, Uuid::now_v7(), Metrics::default());
+        for parts in [false, true] {
+            let (aborted, mut told) = mpsc::unbounded_channel();
+            let mut upload = bodies.upload(Uuid::now_v7()).unwrap();
+            upload.upload = Some(Box::new(Refusing { parts, aborted }));
+            let mut written = Ok(());
+            for _ in 0..3 {
+                if written.is_ok() {
+                    written = upload.write(&[0; PART]).await;
+                }
+            }
+            assert_eq!(written.is_ok(), parts);
+            match parts {
+                true => assert_eq!(upload.finish().await, Err(NotKept)),
+                false => drop(upload),
+            }
+            told.recv().await.expect("it is asked to forget the upload");
+        }
     }
 }

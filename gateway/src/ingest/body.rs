@@ -73,7 +73,7 @@ impl Budget {
         Ok(charge)
     }
 
-    fn add(&self, charge: &mut Charge, bytes: usize) -> Result<(), Refusal> {
+    pub(super) fn add(&self, charge: &mut Charge, bytes: usize) -> Result<(), Refusal> {
         // A frame is at most a read buffer long, so the number fits; were it ever longer, refusing is right.
         let permits = u32::try_from(bytes).map_err(|_| Refusal::TooManyBytes)?;
         let permit = match self.bytes.clone().try_acquire_many_owned(permits) {
@@ -147,6 +147,8 @@ const LEAST_OF_MANY: u64 = 512 << 10;
 /// Until when the next bytes of a body must be there.
 pub(super) struct Pace {
     given: Instant,
+    /// The longest between two pieces of a body that has no end in time.
+    silence: Duration,
     end: Instant,
 }
 
@@ -155,6 +157,7 @@ impl Pace {
         let now = Instant::now();
         Pace {
             given: now + deadline / GIVEN,
+            silence: deadline / GIVEN,
             end: now + deadline,
         }
     }
@@ -162,9 +165,12 @@ impl Pace {
     /// Of a body that has no end in time, only a least speed. What the store was waited for is not the sender's.
     pub(super) fn of_many(&self, bytes: u64, waited: Duration) -> Instant {
         let earned = Duration::from_millis(bytes.saturating_mul(1000) / LEAST_OF_MANY);
-        self.given
+        let earned = self
+            .given
             .checked_add(earned.saturating_add(waited))
-            .unwrap_or(self.end)
+            .unwrap_or(self.end);
+        // What came fast buys no silence.
+        earned.min(Instant::now() + self.silence)
     }
 
     fn until(&self, bytes: usize) -> Instant {

@@ -329,6 +329,10 @@ impl Ingest {
             .try_acquire()
             .map_err(|_| Refusal::TooManyRequests)?;
         let _counted = InFlight::new(&self.metrics.ingest.in_flight);
+        let limit_bytes = self.limit(&source);
+        if body.size_hint().lower() > limit_bytes {
+            return Err(Refusal::PayloadTooLarge { limit_bytes });
+        }
         let arrived = Arrived {
             rest_at: head.uri.path().len() - rest.len(),
             head_bytes: target_bytes + head::size(&head.headers),

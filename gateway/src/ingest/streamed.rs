@@ -9,7 +9,7 @@
 
 use super::{
     Ingest, Taken,
-    body::Pace,
+    body::{Charge, Pace},
     checks,
     judge::{Arrived, Record, Whole, unauthorized},
     recording::{self, Addressed},
@@ -33,9 +33,10 @@ use tokio::sync::Semaphore;
 /// The whole of it, at most: shorter than an object without a row is left alone by the sweep.
 const LONGEST: Duration = Duration::from_secs(45 * 60);
 
-/// How many such bodies may arrive at once: half of the budget is theirs, so that small ones always find room.
+/// How many such bodies may arrive at once: half of the budget is theirs, so that small ones find room. None, if that is
+/// too little for one.
 pub(super) fn at_once(budget_bytes: usize) -> usize {
-    (budget_bytes / 2 / bodies::HELD).clamp(1, Semaphore::MAX_PERMITS)
+    (budget_bytes / 2 / bodies::HELD).min(Semaphore::MAX_PERMITS)
 }
 
 /// A request whose head was judged.
@@ -48,8 +49,10 @@ impl Ingest {
     /// The size of a body that is too large for memory, and that this source takes nevertheless.
     pub(super) fn in_parts<B: Body>(&self, body: &B, to: &Addressed<'_>) -> Option<u64> {
         let bytes = body.size_hint().exact()?;
-        let in_parts =
-            bytes > MOST_IN_MEMORY && bytes <= self.limit(to.source) && to.ready.bodies.are_kept();
+        let in_parts = bytes > MOST_IN_MEMORY
+            && bytes <= self.limit(to.source)
+            && to.ready.bodies.are_kept()
+            && at_once(self.limits.max_body_bytes_in_flight) > 0;
         in_parts.then_some(bytes)
     }
 
@@ -71,15 +74,11 @@ impl Ingest {
             .ok_or(Refusal::PayloadTooLarge {
                 limit_bytes: MOST_IN_MEMORY,
             })??;
-        let _place = self
-            .uploads
-            .try_acquire()
-            .map_err(|_| Refusal::TooManyBytes)?;
-        let charge = self.budget.charge(head_bytes + bodies::HELD)?;
+        let mut charge = self.budget.charge(head_bytes)?;
         let id = self.event_ids.next(arriving.whole.received_at);
-        let store_away = |NotKept| Refusal::StoreAway;
-        let upload = to.ready.bodies.upload(id).await.map_err(store_away)?;
-        let read = arriving.read(upload, body, bytes, self.limits.body_timeout, to.source);
+        let upload = to.ready.bodies.upload(id);
+        let upload = upload.map_err(|NotKept| Refusal::StoreAway)?;
+        let read = self.read_in_parts(&mut arriving, upload, body, bytes, &mut charge, to.source);
         tokio::time::timeout(LONGEST, read)
             .await
             .map_err(|_| Refusal::BodyTimeout)??;
@@ -87,6 +86,57 @@ impl Ingest {
         let mut recorded = recording::rows(id, record, to);
         Arc::make_mut(&mut recorded.event).object_bytes = Some(bytes);
         self.record(recorded, true, charge, to).await
+    }
+
+    /// Reads the body and judges it; it is an object when this returns.
+    ///
+    /// What is held is charged as it comes, and one of the few places is taken with the first part: a head alone, whoever
+    /// sends it, costs nobody anything.
+    async fn read_in_parts<B>(
+        &self,
+        arriving: &mut Arriving,
+        mut upload: Upload,
+        mut body: B,
+        bytes: u64,
+        charge: &mut Charge,
+        source: &Source,
+    ) -> Result<(), Refusal>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let pace = Pace::new(self.limits.body_timeout);
+        let (mut read, mut held, mut place) = (0, 0, None);
+        loop {
+            let until = pace.of_many(read, upload.waited());
+            let frame = tokio::time::timeout_at(until, body.frame())
+                .await
+                .map_err(|_| Refusal::BodyTimeout)?;
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|_| Refusal::BodyAborted)?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            read += data.len() as u64;
+            let more = data.len().min(bodies::HELD - held);
+            if more > 0 {
+                self.budget.add(charge, more)?;
+                held += more;
+            }
+            if place.is_none() && read >= bodies::PART as u64 {
+                let free = self.uploads.try_acquire();
+                place = Some(free.map_err(|_| Refusal::TooManyBytes)?);
+            }
+            if let Some(tally) = &mut arriving.tally {
+                tally.update(&data);
+            }
+            let kept = upload.write(&data).await;
+            kept.map_err(|NotKept| Refusal::StoreAway)?;
+        }
+        if read != bytes {
+            return Err(Refusal::BodyAborted);
+        }
+        arriving.judge(source)?;
+        upload.finish().await.map_err(|NotKept| Refusal::StoreAway)
     }
 }
 
@@ -113,46 +163,14 @@ impl Whole {
 }
 
 impl Arriving {
-    /// Reads the body and judges it; it is an object when this returns.
-    async fn read<B>(
-        &mut self,
-        mut upload: Upload,
-        mut body: B,
-        bytes: u64,
-        deadline: Duration,
-        source: &Source,
-    ) -> Result<(), Refusal>
-    where
-        B: Body<Data = Bytes> + Unpin,
-    {
-        let pace = Pace::new(deadline);
-        let mut read = 0;
-        loop {
-            let until = pace.of_many(read, upload.waited());
-            let frame = tokio::time::timeout_at(until, body.frame())
-                .await
-                .map_err(|_| Refusal::BodyTimeout)?;
-            let Some(frame) = frame else { break };
-            let frame = frame.map_err(|_| Refusal::BodyAborted)?;
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
-            read += data.len() as u64;
-            if let Some(tally) = &mut self.tally {
-                tally.update(&data);
-            }
-            let kept = upload.write(&data).await;
-            kept.map_err(|NotKept| Refusal::StoreAway)?;
-        }
-        if read != bytes {
-            return Err(Refusal::BodyAborted);
-        }
-        if let (Some(tally), Some(verifier)) = (self.tally.take(), &source.verifier) {
-            tally
-                .finish()
-                .map_err(|refused| unauthorized(verifier, refused))?;
-        }
-        upload.finish().await.map_err(|NotKept| Refusal::StoreAway)
+    /// Whether all that came is genuine.
+    fn judge(&mut self, source: &Source) -> Result<(), Refusal> {
+        let (Some(tally), Some(verifier)) = (self.tally.take(), &source.verifier) else {
+            return Ok(());
+        };
+        tally
+            .finish()
+            .map_err(|refused| unauthorized(verifier, refused))
     }
 
     /// What is recorded, now that the body is there.

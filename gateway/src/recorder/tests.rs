@@ -506,3 +506,29 @@ async fn a_day_is_made_for_rows_of_today_and_for_no_others() {
     token.cancel();
     running.finish().await;
 }
+
+#[tokio::test]
+async fn a_writer_that_waits_for_work_keeps_no_connection() {
+    let database = store::testing::Database::create().await;
+    let alone = store::Store::connect(store::Options {
+        max_connections: 1,
+        ..database.options()
+    });
+    let pool = alone.await.unwrap().pool;
+    let token = CancellationToken::new();
+    let (handle, running) = start(
+        Options::default(),
+        store::events::Recorder::new(pool.clone()),
+        Arc::new(drop),
+        metrics::Metrics::new(&Registry::new()),
+        token.clone(),
+    );
+    for _ in 0..3 {
+        let answer = handle.enqueue(event("POST", 10), Vec::new(), None).unwrap();
+        assert_eq!(answer.await.unwrap().unwrap(), Kept::New);
+        // It would wait for the pool's only connection, and say so after 5 s.
+        store::partitions::database_clock(&pool).await.unwrap();
+    }
+    token.cancel();
+    running.finish().await;
+}

@@ -177,6 +177,11 @@ impl Recorder {
         &self.0.pool
     }
 
+    /// Gives the connection back; for whoever is going to wait for work.
+    pub fn rest(&mut self) {
+        self.0.rest();
+    }
+
     /// As [`record`].
     pub async fn record(&mut self, batch: &[Recorded]) -> Result<Vec<Kept>> {
         let (mut session, since) = self.0.take().await?;
