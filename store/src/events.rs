@@ -2,10 +2,10 @@
 //!
 //! [`record`] is the accepting commit: an event and its deliveries are there together or not at all.
 
-pub(crate) mod record;
+pub(crate) mod recording;
 
-pub(crate) use record::record_within;
-pub use record::{Recorder, record};
+pub(crate) use recording::record_within;
+pub use recording::{Recorder, record};
 
 use crate::{
     Pool, dedup,

@@ -220,7 +220,7 @@ impl Writer {
         self.0.rest();
     }
 
-    /// As [`write`].
+    /// As [`write()`].
     pub async fn write(&mut self, batch: &[Outcome], held: &Held) -> Result<WrittenShards> {
         if batch.is_empty() {
             return Ok(WrittenShards::default());

@@ -327,9 +327,9 @@ async fn ensure_template(port: u16) -> String {
 
 /// The statements that run at every event, for tests of their plans: a name and the text.
 pub const HOT_STATEMENTS: [(&str, &str); 25] = [
-    ("record", crate::events::record::RECORD),
-    ("record_keyed", crate::events::record::RECORD_KEYED),
-    ("record_new", crate::events::record::RECORD_NEW),
+    ("record", crate::events::recording::RECORD),
+    ("record_keyed", crate::events::recording::RECORD_KEYED),
+    ("record_new", crate::events::recording::RECORD_NEW),
     ("get_many", crate::events::GET_MANY),
     ("write", crate::outcomes::WRITE),
     ("write_new", crate::outcomes::WRITE_NEW),

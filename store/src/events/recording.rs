@@ -182,7 +182,7 @@ impl Recorder {
         self.0.rest();
     }
 
-    /// As [`record`].
+    /// As [`record()`].
     pub async fn record(&mut self, batch: &[Recorded]) -> Result<Vec<Kept>> {
         let (mut session, since) = self.0.take().await?;
         let pool = &self.0.pool;
