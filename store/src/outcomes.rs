@@ -6,7 +6,7 @@ use crate::{
     events::shard_to_sql,
     lease::{Held, shard_name},
     partitions,
-    pool::{Kept, On},
+    pool::{On, Reused},
     queue::Round,
     time::to_sql,
 };
@@ -202,12 +202,12 @@ pub async fn write(pool: &Pool, batch: &[Outcome], held: &Held) -> Result<Writte
 
 /// Writes one batch after another, on a connection that it keeps while they follow each other.
 #[derive(Debug, Clone)]
-pub struct Writer(Kept);
+pub struct Writer(Reused);
 
 impl Writer {
     /// Takes its connections from `pool`, one at a time.
     pub fn new(pool: Pool) -> Writer {
-        Writer(Kept::new(pool))
+        Writer(Reused::new(pool))
     }
 
     /// Where its connections come from.

@@ -376,20 +376,20 @@ impl Session {
     }
 }
 
-/// How long [`Kept`] keeps a connection; the pool's own rules for its age and its health hold again afterwards.
-const KEPT: Duration = Duration::from_secs(1);
+/// How long [`Reused`] keeps a connection; the pool's own rules for its age and its health hold again afterwards.
+const REUSED_FOR: Duration = Duration::from_secs(1);
 
 /// A session for one statement after another, which stays as long as they follow each other: giving it back costs a round
 /// trip, and the next one's server process hasn't the tables at hand.
-pub(crate) struct Kept {
+pub(crate) struct Reused {
     pub(crate) pool: Pool,
     /// And since when.
     session: Option<(Session, Instant)>,
 }
 
-impl Kept {
-    pub(crate) fn new(pool: Pool) -> Kept {
-        Kept {
+impl Reused {
+    pub(crate) fn new(pool: Pool) -> Reused {
+        Reused {
             pool,
             session: None,
         }
@@ -398,7 +398,7 @@ impl Kept {
     /// If the caller is given up before it gives the session back, the session goes with it.
     pub(crate) async fn take(&mut self) -> Result<(Session, Instant)> {
         if let Some((session, since)) = self.session.take() {
-            if since.elapsed() < KEPT {
+            if since.elapsed() < REUSED_FOR {
                 return Ok((session, since));
             }
             // Before another one is waited for: the pool may have no more than this.
@@ -423,15 +423,15 @@ impl Kept {
 }
 
 /// Another one, with a session of its own.
-impl Clone for Kept {
-    fn clone(&self) -> Kept {
-        Kept::new(self.pool.clone())
+impl Clone for Reused {
+    fn clone(&self) -> Reused {
+        Reused::new(self.pool.clone())
     }
 }
 
-impl fmt::Debug for Kept {
+impl fmt::Debug for Reused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kept")
+        f.debug_struct("Reused")
             .field("pool", &self.pool)
             .field("session", &self.session.is_some())
             .finish()

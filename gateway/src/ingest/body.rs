@@ -107,26 +107,12 @@ where
     if announced.lower() > limit_bytes {
         return Err(Refusal::PayloadTooLarge { limit_bytes });
     }
-    let mut charge = Charge {
-        permit: None,
-        held: budget.held.clone(),
-    };
-    budget.add(&mut charge, head_bytes)?;
+    let mut charge = budget.charge(head_bytes)?;
     // Enough for most webhooks at once, no more than an idle promise may cost.
     let capacity = announced.upper().unwrap_or(1024).min(64 << 10) as usize;
     let mut bytes = Vec::with_capacity(capacity);
     let pace = Pace::new(deadline);
-    loop {
-        let frame = tokio::time::timeout_at(pace.until(bytes.len()), body.frame())
-            .await
-            .map_err(|_| Refusal::BodyTimeout)?;
-        let Some(frame) = frame else { break };
-        // The sender went away, or its chunks are no chunks.
-        let frame = frame.map_err(|_| Refusal::BodyAborted)?;
-        // Trailers are not kept: no provider signs or sends them.
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
+    while let Some(data) = piece(&mut body, pace.until(bytes.len())).await? {
         if bytes.len() as u64 + data.len() as u64 > limit_bytes {
             return Err(Refusal::PayloadTooLarge { limit_bytes });
         }
@@ -139,6 +125,25 @@ where
         bytes: bytes.into(),
         charge,
     })
+}
+
+/// The next bytes of a body, which must be there by `until`; `None`: it has ended.
+pub(super) async fn piece<B>(body: &mut B, until: Instant) -> Result<Option<Bytes>, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    loop {
+        let frame = tokio::time::timeout_at(until, body.frame())
+            .await
+            .map_err(|_| Refusal::BodyTimeout)?;
+        let Some(frame) = frame else { return Ok(None) };
+        // The sender went away, or its chunks are no chunks.
+        let frame = frame.map_err(|_| Refusal::BodyAborted)?;
+        // Trailers are not kept: no provider signs or sends them.
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
 }
 
 /// How fast a body must come that goes into the object store: it takes much longer, and holds more.

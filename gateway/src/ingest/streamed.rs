@@ -9,7 +9,7 @@
 
 use super::{
     Ingest, Taken,
-    body::{Charge, Pace},
+    body::{Charge, Pace, piece},
     checks,
     judge::{Arrived, Record, Whole, unauthorized},
     recording::{self, Addressed},
@@ -20,7 +20,6 @@ use crate::{
 };
 use bytes::Bytes;
 use http_body::Body;
-use http_body_util::BodyExt;
 use routing::{
     table::Source,
     verify::{Begun, Tally},
@@ -106,16 +105,7 @@ impl Ingest {
     {
         let pace = Pace::new(self.limits.body_timeout);
         let (mut read, mut held, mut place) = (0, 0, None);
-        loop {
-            let until = pace.of_many(read, upload.waited());
-            let frame = tokio::time::timeout_at(until, body.frame())
-                .await
-                .map_err(|_| Refusal::BodyTimeout)?;
-            let Some(frame) = frame else { break };
-            let frame = frame.map_err(|_| Refusal::BodyAborted)?;
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
+        while let Some(data) = piece(&mut body, pace.of_many(read, upload.waited())).await? {
             read += data.len() as u64;
             let more = data.len().min(bodies::HELD - held);
             if more > 0 {

@@ -120,17 +120,7 @@ impl Keys {
     /// The place of the key that verified.
     pub(super) fn verify(&self, event: &EventView<'_>, now: Timestamp) -> Result<usize, Refused> {
         let scheme = &self.scheme;
-        let candidates = scheme.candidates(event)?;
-        let mut signed = Signed::read(
-            &scheme.content,
-            scheme.timestamp.as_ref(),
-            scheme.id.as_ref(),
-            event,
-            now,
-        )?;
-        if candidates.is_empty() {
-            return Err(Refused::SignatureMalformed);
-        }
+        let (candidates, mut signed) = scheme.read(event, now)?;
         if scheme.twilio && has_signed_hash(event)? {
             signed.without_form();
         }
@@ -152,17 +142,7 @@ impl Keys {
         let scheme = &self.scheme;
         let (before, behind) = scheme.around_the_body()?;
         let begin = || {
-            let candidates = scheme.candidates(event)?;
-            let signed = Signed::read(
-                &scheme.content,
-                scheme.timestamp.as_ref(),
-                scheme.id.as_ref(),
-                event,
-                now,
-            )?;
-            if candidates.is_empty() {
-                return Err(Refused::SignatureMalformed);
-            }
+            let (candidates, signed) = scheme.read(event, now)?;
             let part = |pieces| {
                 let mut bytes = Vec::new();
                 let base = Base::of(event.public_url);
@@ -202,6 +182,21 @@ impl Keys {
 }
 
 impl HmacScheme {
+    /// The signatures, and what else of the request is signed beside its body; a time that is too far from now is refused.
+    fn read<'e, 'v>(
+        &self,
+        event: &'e EventView<'v>,
+        now: Timestamp,
+    ) -> Result<(Candidates, Signed<'e, 'v>), Refused> {
+        let candidates = self.candidates(event)?;
+        let (timestamp, id) = (self.timestamp.as_ref(), self.id.as_ref());
+        let signed = Signed::read(&self.content, timestamp, id, event, now)?;
+        match candidates.is_empty() {
+            true => Err(Refused::SignatureMalformed),
+            false => Ok((candidates, signed)),
+        }
+    }
+
     /// What is signed before the body and behind it, if nothing else is in the body.
     fn around_the_body(&self) -> Option<(&[Piece], &[Piece])> {
         let places = self

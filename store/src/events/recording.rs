@@ -164,12 +164,12 @@ pub async fn record(pool: &Pool, batch: &[Recorded]) -> Result<Vec<Kept>> {
 
 /// Records one batch after another, on a connection that it keeps while they follow each other.
 #[derive(Debug, Clone)]
-pub struct Recorder(pool::Kept);
+pub struct Recorder(pool::Reused);
 
 impl Recorder {
     /// Takes its connections from `pool`, one at a time.
     pub fn new(pool: Pool) -> Recorder {
-        Recorder(pool::Kept::new(pool))
+        Recorder(pool::Reused::new(pool))
     }
 
     /// Where its connections come from.

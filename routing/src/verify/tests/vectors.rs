@@ -101,38 +101,20 @@ impl File {
 impl Vector {
     /// As a gateway does it: what is wanted is fetched first.
     fn judge(&self, verifier: &Verifier) -> Result<Verdict, Refused> {
-        let list: Vec<(&str, &str)> = self
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        let map = headers(&list);
-        let method: Method = self.method.parse().expect("a method");
         let body = BASE64.decode(&self.body_base64).expect("base64");
-        let query = self.target.split_once('?').map_or("", |(_, query)| query);
-        let event = EventView::new(&method, "", query, &map, &body, [127, 0, 0, 1].into())
-            .called_at(&self.public_url, &self.target);
-        let document = verifier.wants(&event)?.map(|wanted| {
-            let text = self.documents.get(&wanted.url).expect("what is wanted");
-            Document::parse(wanted.kind, text.as_bytes()).expect("it parses")
-        });
-        verifier.verify(&event, self.now, document.as_ref())
+        self.seen(&body, |event| {
+            let document = verifier.wants(event)?.map(|wanted| {
+                let text = self.documents.get(&wanted.url).expect("what is wanted");
+                Document::parse(wanted.kind, text.as_bytes()).expect("it parses")
+            });
+            verifier.verify(event, self.now, document.as_ref())
+        })
     }
 
     /// As a gateway does it where a body is too large for memory. `None`: this scheme has to see it whole.
     fn judge_in_pieces(&self, verifier: &Verifier, piece: usize) -> Option<Result<(), Refused>> {
-        let list: Vec<(&str, &str)> = self
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        let map = headers(&list);
-        let method: Method = self.method.parse().expect("a method");
         let body = BASE64.decode(&self.body_base64).expect("base64");
-        let query = self.target.split_once('?').map_or("", |(_, query)| query);
-        let event = EventView::new(&method, "", query, &map, b"", [127, 0, 0, 1].into())
-            .called_at(&self.public_url, &self.target);
-        let begun = verifier.begin(&event, self.now)?;
+        let begun = self.seen(b"", |event| verifier.begin(event, self.now))?;
         Some(begun.and_then(|begun| match begun {
             Begun::Genuine => Ok(()),
             Begun::Tally(mut tally) => {
@@ -140,6 +122,21 @@ impl Vector {
                 tally.finish()
             }
         }))
+    }
+
+    /// The request with this body, as a verifier sees it.
+    fn seen<T>(&self, body: &[u8], look: impl FnOnce(&EventView<'_>) -> T) -> T {
+        let list: Vec<(&str, &str)> = self
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let map = headers(&list);
+        let method: Method = self.method.parse().expect("a method");
+        let query = self.target.split_once('?').map_or("", |(_, query)| query);
+        let event = EventView::new(&method, "", query, &map, body, [127, 0, 0, 1].into())
+            .called_at(&self.public_url, &self.target);
+        look(&event)
     }
 
     fn expected(&self) -> Verdict {
