@@ -326,9 +326,10 @@ async fn ensure_template(port: u16) -> String {
 }
 
 /// The statements that run at every event, for tests of their plans: a name and the text.
-pub const HOT_STATEMENTS: [(&str, &str); 25] = [
+pub const HOT_STATEMENTS: [(&str, &str); 26] = [
     ("record", crate::events::recording::RECORD),
     ("record_keyed", crate::events::recording::RECORD_KEYED),
+    ("record_firsts", crate::events::recording::RECORD_FIRSTS),
     ("record_new", crate::events::recording::RECORD_NEW),
     ("get_many", crate::events::GET_MANY),
     ("write", crate::outcomes::WRITE),

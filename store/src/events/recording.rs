@@ -1,8 +1,9 @@
 //! The accepting commit: what it writes, and in how few steps.
 //!
-//! Nearly all batches are of events that are there for the first time, so that is what the first try takes for granted:
-//! an insert that has to look first whether its row is there costs Postgres a third more. A batch whose first commit was
-//! carried out although its answer was lost meets its own rows then, and is recorded by the statement that looks.
+//! Nearly all batches are of events that are there for the first time, and nearly all keys are, so that is what the first
+//! try takes for granted: an insert that has to look first whether its row is there costs Postgres a third more. A batch
+//! that meets a row all the same is recorded by the statement that looks: one whose first commit was carried out although
+//! its answer was lost, or one with a copy of an event. Where there was a copy more will come ([`CAREFUL_FOR`]).
 
 use super::{Kept, Recorded, shard_to_sql, size_to_sql};
 use crate::{
@@ -18,6 +19,7 @@ use sqlx::{
     postgres::{PgArguments, PgBindIterExt, PgRow},
     query::Query,
 };
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// The rows of the batch, column by column. Several `unnest` in one list of columns go step by step with each other, and
@@ -60,6 +62,16 @@ macro_rules! into_queue {
     };
 }
 
+macro_rules! into_dedup {
+    ($($as:literal)?) => {
+        concat!(
+            "INSERT INTO dedup", $($as,)? " (key, event_id, expires_at)
+    SELECT key, event_id, now() + window_ms * interval '1 ms'
+    FROM (SELECT unnest($21::uuid[]) AS key, unnest($22::uuid[]) AS event_id, unnest($23::bigint[]) AS window_ms) k"
+        )
+    };
+}
+
 /// Of events of which none has a key of any kind, all there for the first time.
 pub(crate) const RECORD_NEW: &str = concat!(
     "WITH recorded AS (
@@ -77,6 +89,28 @@ pub(crate) const RECORD_NEW: &str = concat!(
     ") d"
 );
 
+/// Of events of which some have a key, each a different one and none remembered, and none an idempotency key.
+///
+/// The keys come first, as what the statement is for: if one is remembered, nothing else was written in vain.
+pub(crate) const RECORD_FIRSTS: &str = concat!(
+    "WITH recorded AS (
+    ",
+    into_events!(),
+    ")
+    ",
+    events!(),
+    "
+), queued AS (
+    ",
+    into_queue!(),
+    " FROM (",
+    deliveries!(),
+    ") d
+)
+",
+    into_dedup!()
+);
+
 /// `keyed` remembers the keys and gives for each the event that it belongs to: ours, or one that was first.
 /// It writes every key it meets, also one that stays as it is: that waits for a transaction which is just recording the
 /// same key, and answers what that one has decided. An event finds its key's by the key's place, not by a join, which a
@@ -91,9 +125,9 @@ macro_rules! record {
     ($if_there:literal) => {
         concat!(
             "WITH keyed AS (
-    INSERT INTO dedup AS d (key, event_id, expires_at)
-    SELECT key, event_id, now() + window_ms * interval '1 ms'
-    FROM (SELECT unnest($21::uuid[]) AS key, unnest($22::uuid[]) AS event_id, unnest($23::bigint[]) AS window_ms) k
+    ",
+            into_dedup!(" AS d"),
+            "
     ON CONFLICT (key) DO UPDATE SET
         event_id = CASE WHEN d.expires_at <= now() THEN excluded.event_id ELSE d.event_id END,
         expires_at = CASE WHEN d.expires_at <= now() THEN excluded.expires_at ELSE d.expires_at END
@@ -141,7 +175,7 @@ FROM claimed"
     };
 }
 
-/// Of events of which some have keys, all there for the first time.
+/// Of events of which some have keys, remembered ones perhaps, all there for the first time.
 pub(crate) const RECORD_KEYED: &str = record!("");
 
 /// Of any events, also of some that are there already.
@@ -162,40 +196,59 @@ pub async fn record(pool: &Pool, batch: &[Recorded]) -> Result<Vec<Kept>> {
     Recorder::new(pool.clone()).record(batch).await
 }
 
+/// How long after a copy of an event the keys of a batch are looked up before they are written. A batch that takes its
+/// keys for new and meets a copy is written twice, and leaves an error in the server's log: once in this time at most.
+const CAREFUL_FOR: Duration = Duration::from_secs(10);
+
 /// Records one batch after another, on a connection that it keeps while they follow each other.
 #[derive(Debug, Clone)]
-pub struct Recorder(pool::Reused);
+pub struct Recorder {
+    reused: pool::Reused,
+    /// Until when keys are looked up first.
+    careful_until: Option<Instant>,
+}
 
 impl Recorder {
     /// Takes its connections from `pool`, one at a time.
     pub fn new(pool: Pool) -> Recorder {
-        Recorder(pool::Reused::new(pool))
+        Recorder {
+            reused: pool::Reused::new(pool),
+            careful_until: None,
+        }
     }
 
     /// Where its connections come from.
     pub fn pool(&self) -> &Pool {
-        &self.0.pool
+        &self.reused.pool
     }
 
     /// Gives the connection back; for whoever is going to wait for work.
     pub fn rest(&mut self) {
-        self.0.rest();
+        self.reused.rest();
     }
 
     /// As [`record()`].
     pub async fn record(&mut self, batch: &[Recorded]) -> Result<Vec<Kept>> {
-        let (mut session, since) = self.0.take().await?;
-        let pool = &self.0.pool;
-        let kept = match Batch::of(batch).record_first(pool, &mut session).await {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let parts = Batch::of(batch);
+        let careful = self.careful_until.is_some_and(|end| Instant::now() < end);
+        let (mut session, since) = self.reused.take().await?;
+        let pool = &self.reused.pool;
+        let kept = match parts.record_first(careful, pool, &mut session).await {
             // The session may be a transaction, and that has failed.
             Err(error) if error.is_unique_violation() => {
                 drop(session);
                 session = pool.session().await?;
-                record_within(pool, &mut session, batch).await?
+                parts.record(RECORD, pool, &mut session).await?
             }
             result => result?,
         };
-        self.0.give(session, since).await?;
+        if kept.iter().any(|kept| matches!(kept, Kept::Duplicate(_))) {
+            self.careful_until = Some(Instant::now() + CAREFUL_FOR);
+        }
+        self.reused.give(session, since).await?;
         Ok(kept)
     }
 }
@@ -228,15 +281,23 @@ impl<'b> Batch<'b> {
         }
     }
 
-    /// Takes for granted that no event is there. [`crate::Error::is_unique_violation`]: one is, and nothing was written.
-    async fn record_first(&self, pool: &Pool, session: &mut Session) -> Result<Vec<Kept>> {
-        if self.events.is_empty() {
-            return Ok(Vec::new());
-        }
-        if !self.keys.sorted.is_empty() || !self.claims.sorted.is_empty() {
+    /// Takes for granted that no event is there, and unless it is to be `careful`, that no key is remembered.
+    /// [`crate::Error::is_unique_violation`]: one is, and nothing was written.
+    async fn record_first(
+        &self,
+        careful: bool,
+        pool: &Pool,
+        session: &mut Session,
+    ) -> Result<Vec<Kept>> {
+        let query = if !self.claims.sorted.is_empty() {
             return self.record(RECORD_KEYED, pool, session).await;
-        }
-        let query = self.bind(pool.query(RECORD_NEW));
+        } else if self.keys.sorted.is_empty() {
+            self.bind(pool.query(RECORD_NEW))
+        } else if careful || self.keys.repeated() {
+            return self.record(RECORD_KEYED, pool, session).await;
+        } else {
+            self.bind_keys(self.bind(pool.query(RECORD_FIRSTS)))
+        };
         query.run(session).await?;
         Ok(vec![Kept::New; self.events.len()])
     }
@@ -248,7 +309,7 @@ impl<'b> Batch<'b> {
         pool: &Pool,
         session: &mut Session,
     ) -> Result<Vec<Kept>> {
-        let query = self.bind_keys(self.bind(pool.query(statement)));
+        let query = self.bind_places(self.bind_keys(self.bind(pool.query(statement))));
         let row = query.one(session).await?;
         let firsts: Option<Vec<Uuid>> = row.try_get("firsts")?;
         let mut kept = self.keys.kept(self.events, &firsts.unwrap_or_default());
@@ -305,8 +366,20 @@ impl<'b> Batch<'b> {
             )
     }
 
-    /// Those of the statements that know keys.
+    /// The keys.
     fn bind_keys<'q>(
+        &self,
+        query: Query<'q, Postgres, PgArguments>,
+    ) -> Query<'q, Postgres, PgArguments> {
+        let keys = &self.keys.sorted;
+        query
+            .bind(keys.iter().map(|(key, ..)| *key).bind_iter())
+            .bind(keys.iter().map(|(_, event, _)| *event).bind_iter())
+            .bind(keys.iter().map(|(.., window)| *window).bind_iter())
+    }
+
+    /// Whose the keys are, and the idempotency keys.
+    fn bind_places<'q>(
         &self,
         query: Query<'q, Postgres, PgArguments>,
     ) -> Query<'q, Postgres, PgArguments> {
@@ -316,9 +389,6 @@ impl<'b> Batch<'b> {
             .iter()
             .map(|recorded| recorded.claim.as_ref().map(|claim| claim.token));
         query
-            .bind(keys.sorted.iter().map(|(key, ..)| *key).bind_iter())
-            .bind(keys.sorted.iter().map(|(_, event, _)| *event).bind_iter())
-            .bind(keys.sorted.iter().map(|(.., window)| *window).bind_iter())
             .bind(keys.places.iter().copied().bind_iter())
             .bind(claims.sorted.iter().map(|claim| claim.key).bind_iter())
             .bind(claims.sorted.iter().map(|claim| claim.token).bind_iter())
@@ -434,6 +504,11 @@ impl Keys {
             .map(|recorded| recorded.dedup.as_ref().and_then(place))
             .collect();
         Keys { sorted, places }
+    }
+
+    /// Whether several events of the batch have the same.
+    fn repeated(&self) -> bool {
+        self.places.iter().flatten().count() > self.sorted.len()
     }
 
     /// Of each event whether it was the first of its key. `firsts` are in the keys' order.

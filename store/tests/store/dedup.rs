@@ -94,6 +94,48 @@ async fn a_commit_whose_answer_was_lost_is_made_again_and_is_no_copy_of_itself()
 }
 
 #[tokio::test]
+async fn whoever_has_met_a_copy_looks_for_the_next_and_says_the_same() {
+    let db = Database::create().await;
+    let pool = &db.store.pool;
+    let first = copy(1, LONG);
+    let mut recorder = events::Recorder::new(pool.clone());
+    // A sequence counts on when a transaction fails.
+    execute(
+        pool,
+        "CREATE SEQUENCE tries;
+         CREATE FUNCTION count_try() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM nextval('tries'); RETURN NULL; END $$;
+         CREATE TRIGGER count_try BEFORE INSERT ON dedup FOR EACH STATEMENT EXECUTE FUNCTION count_try()",
+    )
+    .await;
+    let batches = [
+        vec![copy(1, LONG), copy(2, LONG)],
+        vec![copy(3, LONG), copy(1, LONG)],
+        vec![copy(4, LONG), copy(5, LONG)],
+    ];
+    let duplicate = Kept::Duplicate(id(&first));
+    let said = [
+        [duplicate.clone(), Kept::New],
+        [Kept::New, duplicate],
+        [Kept::New, Kept::New],
+    ];
+    assert_eq!(
+        recorder.record(&[first.clone()]).await.unwrap(),
+        [Kept::New]
+    );
+    for (batch, said) in batches.iter().zip(said) {
+        assert_eq!(recorder.record(batch).await.unwrap(), said);
+    }
+    assert_eq!(kept(pool).await.len(), 7);
+    assert_eq!(queued(pool).await.len(), 5);
+    let tries: i64 = sqlx::query_scalar("SELECT last_value FROM tries")
+        .fetch_one(pool.raw())
+        .await
+        .unwrap();
+    assert_eq!(tries, 5, "only the first copy was met unprepared");
+}
+
+#[tokio::test]
 async fn of_many_replicas_that_record_a_key_at_once_one_is_first() {
     let db = Database::create().await;
     let pool = &db.store.pool;
