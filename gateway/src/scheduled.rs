@@ -25,7 +25,7 @@ use service::{
 use std::{sync::Arc, time::Duration};
 use store::{
     Pool,
-    events::{Event, Recorded, Verification},
+    events::{Event, Recorded},
     partitions,
     scheduled::{self, Scheduled},
 };
@@ -37,6 +37,9 @@ const EVERY: Duration = Duration::from_secs(15);
 
 /// Between two looks: events that are due one after the other go together.
 const LEAST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Of the events that are published in one transaction; the first goes whatever it makes.
+const MOST_DELIVERIES: usize = 8192;
 
 /// Counted up to this.
 const MOST_COUNTED: u32 = 100_000;
@@ -183,10 +186,18 @@ impl Duty for Due {
 impl Due {
     async fn publish(&self, due: &[Scheduled], table: &Table, revision: i64) -> anyhow::Result<()> {
         let now = store::time::stored(clock::now());
-        let recorded: Vec<Recorded> = due
-            .iter()
-            .map(|scheduled| event_of(scheduled, table, revision, now, self.shards))
-            .collect();
+        let mut recorded: Vec<Recorded> = Vec::new();
+        let mut deliveries = 0;
+        for scheduled in due {
+            let event = event_of(scheduled, table, revision, now, self.shards);
+            deliveries += event.deliveries.len();
+            if deliveries > MOST_DELIVERIES && !recorded.is_empty() {
+                break;
+            }
+            recorded.push(event);
+        }
+        // The others are still due, and come with the next look.
+        let due = &due[..recorded.len()];
         let made = match scheduled::publish(&self.pool, due, &recorded).await {
             // Nobody published for days: the days on which these were due have no partitions.
             Err(store::Error::MissingPartition(_)) => {
@@ -285,7 +296,7 @@ fn event_of(
     Recorded {
         deliveries: deliveries(event.id, matched, table, shards),
         event: Arc::new(event),
-        verification: Verification::Verified,
+        verification: scheduled.verification,
         ..Recorded::default()
     }
 }

@@ -27,6 +27,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (5, "retries", include_str!("../migrations/0005_retries.sql")),
     (6, "bodies", include_str!("../migrations/0006_bodies.sql")),
     (7, "sandbox", include_str!("../migrations/0007_sandbox.sql")),
+    (
+        8,
+        "scheduled_verification",
+        include_str!("../migrations/0008_scheduled_verification.sql"),
+    ),
 ];
 
 /// The newest migration that this version knows.

@@ -3,7 +3,7 @@
 use crate::{
     Pool,
     error::{Error, Result},
-    events::{self, Recorded},
+    events::{self, Recorded, Verification},
     idempotency::{self, Claim, Done},
     pool::On,
     time::{from_sql, to_sql},
@@ -29,13 +29,15 @@ pub struct Scheduled {
     pub headers: Bytes,
     pub body: Bytes,
     pub remote_addr: IpAddr,
+    /// As it was found when it was scheduled: verified, or at odds with the topic's schema.
+    pub verification: Verification,
 }
 
 const INSERT: &str = "\
-INSERT INTO scheduled (topic_id, id, due_at, namespace, scheduled_at, headers, body, remote_addr)
-SELECT topic_id, id, due_at, namespace, scheduled_at, headers, body, remote_addr::inet
-FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::text[], $5::timestamptz[], $6::bytea[], $7::bytea[], $8::text[])
-    AS s (topic_id, id, due_at, namespace, scheduled_at, headers, body, remote_addr)";
+INSERT INTO scheduled (topic_id, id, due_at, namespace, scheduled_at, headers, body, remote_addr, schema_invalid)
+SELECT topic_id, id, due_at, namespace, scheduled_at, headers, body, remote_addr::inet, schema_invalid
+FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::text[], $5::timestamptz[], $6::bytea[], $7::bytea[], $8::text[], $9::boolean[])
+    AS s (topic_id, id, due_at, namespace, scheduled_at, headers, body, remote_addr, schema_invalid)";
 
 /// Schedules all of them or none, together with the claim. The caller bounds the batch.
 ///
@@ -61,7 +63,13 @@ pub async fn schedule(pool: &Pool, claim: Option<&Claim>, batch: &[Scheduled]) -
         .bind(batch.iter().map(|s| to_sql(s.scheduled_at)).bind_iter())
         .bind(batch.iter().map(|s| &s.headers[..]).bind_iter())
         .bind(batch.iter().map(|s| &s.body[..]).bind_iter())
-        .bind(batch.iter().map(|s| s.remote_addr.to_string()).bind_iter());
+        .bind(batch.iter().map(|s| s.remote_addr.to_string()).bind_iter())
+        .bind(
+            batch
+                .iter()
+                .map(|s| s.verification == Verification::SchemaInvalid)
+                .bind_iter(),
+        );
     query.run(&mut session).await?;
     session.done().await?;
     Ok(Done::Now)
@@ -74,7 +82,8 @@ const DUE_BYTES: i64 = 8 << 20;
 /// The first is always among them, however large it is. Sizes are read without the bodies. OFFSET keeps the look-ups from
 /// becoming a join, which a plan made for an empty table would do by reading all of it.
 pub(crate) const FIND_DUE: &str = "\
-SELECT s.topic_id, s.id, s.due_at, s.namespace, s.scheduled_at, s.headers, s.body, host(s.remote_addr) AS remote_addr
+SELECT s.topic_id, s.id, s.due_at, s.namespace, s.scheduled_at, s.headers, s.body, host(s.remote_addr) AS remote_addr,
+    s.schema_invalid
 FROM (
     SELECT topic_id, id, due_at, sum(octet_length(body) + octet_length(headers)) OVER (ORDER BY due_at, id)
         - octet_length(body) - octet_length(headers) AS before
@@ -221,6 +230,10 @@ impl Scheduled {
             remote_addr: remote_addr
                 .parse()
                 .map_err(|error| Error::Data(Box::new(error)))?,
+            verification: match row.try_get("schema_invalid")? {
+                true => Verification::SchemaInvalid,
+                false => Verification::Verified,
+            },
         })
     }
 }

@@ -54,6 +54,9 @@ pub(super) const TOPICS: &str = "/v1/topics/";
 /// A body beyond this is parsed and matched on a thread where it holds up nobody else.
 const LARGE_BODY: usize = 256 << 10;
 
+/// Of all events of a batch together; they are one commit.
+const MOST_DELIVERIES: usize = 32 << 10;
+
 /// Something due later than that is found by the owner's next look.
 const SOON: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 
@@ -331,8 +334,9 @@ impl Ingest {
             .publication
             .events
             .into_iter()
+            .zip(&judged.events)
             .enumerate()
-            .map(|(place, event)| Scheduled {
+            .map(|(place, (event, (_, verification)))| Scheduled {
                 id: ids::due(due, place),
                 topic_id: new.topic.uid,
                 namespace: new.counts.namespace().clone(),
@@ -341,6 +345,7 @@ impl Ingest {
                 headers: judged.headers.clone(),
                 body: event.body,
                 remote_addr: new.remote_addr,
+                verification: *verification,
             })
             .collect();
         let ids: Vec<Uuid> = batch.iter().map(|scheduled| scheduled.id).collect();
@@ -413,6 +418,7 @@ impl Asked {
         let changed = publication.events[0].body != self.body;
         request::keep_headers(&mut self.headers, publication.cloud_events, changed);
         let mut events = Vec::with_capacity(publication.events.len());
+        let mut deliveries = 0;
         for (place, event) in publication.events.iter_mut().enumerate() {
             let event_type = event.event_type();
             if !topic.takes(event_type) {
@@ -440,6 +446,12 @@ impl Asked {
                     found.map(|found| (found.uid, found.destination)).collect()
                 }
             };
+            deliveries += matched.len();
+            if self.several && deliveries > MOST_DELIVERIES {
+                return Err(Refusal::Unpublishable(std::format!(
+                    "the events of this batch make more than {MOST_DELIVERIES} deliveries; send fewer of them at once"
+                )));
+            }
             events.push((matched, verification));
         }
         Ok(Judged {

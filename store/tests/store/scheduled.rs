@@ -5,7 +5,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use std::{sync::Arc, time::Duration};
 use store::{
-    events::{self, Event, Recorded},
+    events::{self, Event, Recorded, Verification},
     idempotency::{Claim, Done},
     scheduled::{self, Scheduled},
     testing::Database,
@@ -28,6 +28,10 @@ fn due_in(seconds: i64, body: &[u8]) -> Scheduled {
         headers: Bytes::from_static(b"a: b\r\n"),
         body: Bytes::copy_from_slice(body),
         remote_addr: "2001:db8::1".parse().unwrap(),
+        verification: match body {
+            b"misfit" => Verification::SchemaInvalid,
+            _ => Verification::Verified,
+        },
     }
 }
 
@@ -50,7 +54,7 @@ async fn what_is_due_is_found_in_its_order_and_becomes_an_event_once() {
     let db = Database::create().await;
     let pool = &db.store.pool;
     assert_eq!(scheduled::next_due_in(pool).await.unwrap(), None);
-    let (first, second, later) = (due_in(-2, b"1"), due_in(-1, b"2"), due_in(1000, b"3"));
+    let (first, second, later) = (due_in(-2, b"1"), due_in(-1, b"misfit"), due_in(1000, b"3"));
     let all = [later.clone(), second.clone(), first.clone()];
     assert_eq!(
         scheduled::schedule(pool, None, &all).await.unwrap(),

@@ -342,6 +342,27 @@ async fn a_batch_is_published_whole_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn a_batch_makes_no_more_deliveries_than_a_commit_takes() {
+    let topic = topic(|_| {});
+    let destination = destination_row(Uuid::now_v7(), "many", "http://127.0.0.1:1/");
+    let mut rows = vec![topic.clone(), destination.clone()];
+    rows.extend((0..330).map(|_| subscription_row(Uuid::now_v7(), &topic, &destination)));
+    let test = Test::start(&rows, |_| {}).await;
+    let batch = async |events: usize| {
+        let body = json!({"events": vec![json!({"type": "t"}); events]}).to_string();
+        let path = "orders/publish/batch";
+        asked(&test, "POST", path, "", body.as_bytes()).await
+    };
+    let answer = batch(100).await;
+    assert_eq!(refusal(&answer), (400, "INVALID_REQUEST".to_owned()));
+    let why = answer.json().to_string();
+    assert!(why.contains("32768 deliveries"), "{why}");
+    assert_eq!(test.count("events").await, 0);
+    assert_eq!(ids(&batch(99).await).len(), 99);
+    assert_eq!(test.count("queue").await, 99 * 330);
+}
+
+#[tokio::test]
 async fn cloudevents_are_recorded_in_one_shape_whatever_mode_they_came_in() {
     let topic = topic(|spec| spec.event_types = vec!["order.paid".into()]);
     let test = Test::start(&rows(&topic), |_| {}).await;
@@ -374,6 +395,43 @@ async fn cloudevents_are_recorded_in_one_shape_whatever_mode_they_came_in() {
     assert_eq!(refusal(&answer), (400, "INVALID_REQUEST".to_owned()));
     let answer = publish(&test, &attributes.replace("order.paid", "order.lost"), "{}").await;
     assert_eq!(refusal(&answer), (422, "EVENT_TYPE_NOT_ALLOWED".to_owned()));
+}
+
+/// 30 events to 330 destinations are more than one transaction's worth.
+#[tokio::test]
+async fn what_is_due_at_once_is_published_in_steps_and_keeps_what_was_found() {
+    let topic = topic(|spec| {
+        spec.schema = Some(schema::Rule {
+            action: Action::Warn,
+            schema: json!({"required": ["id"]}),
+        });
+    });
+    let destination = destination_row(Uuid::now_v7(), "many", "http://127.0.0.1:1/");
+    let mut rows = vec![topic.clone(), destination.clone()];
+    rows.extend((0..330).map(|_| subscription_row(Uuid::now_v7(), &topic, &destination)));
+    let test = Test::start(&rows, |_| {}).await;
+    let mut events = vec![json!({"type": "t", "id": 1}); 29];
+    events.push(json!({"type": "t"}));
+    let body = json!({ "events": events }).to_string();
+    let path = "orders/publish/batch?postIn=100ms";
+    let answer = asked(&test, "POST", path, "", body.as_bytes()).await;
+    assert_eq!(ids(&answer).len(), 30);
+    let deadline = service::clock::instant() + Duration::from_secs(20);
+    while test.count("queue").await < 30 * 330 {
+        assert!(service::clock::instant() < deadline, "all of it is due");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let invalid: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM events WHERE verification_status = 'schema_invalid'",
+    )
+    .fetch_one(test.database.store.pool.raw())
+    .await
+    .unwrap();
+    let transactions: i64 = sqlx::query_scalar("SELECT count(DISTINCT xmin::text) FROM events")
+        .fetch_one(test.database.store.pool.raw())
+        .await
+        .unwrap();
+    assert_eq!((invalid, transactions, scheduled(&test).await), (1, 2, 0));
 }
 
 #[tokio::test]
@@ -480,6 +538,7 @@ async fn what_was_due_while_nobody_was_there_is_published_late() {
         headers: "content-type: application/json\r\n".into(),
         body: "{}".into(),
         remote_addr: "127.0.0.1".parse().unwrap(),
+        verification: store::events::Verification::Verified,
     };
     store::scheduled::schedule(&database.store.pool, None, std::slice::from_ref(&late))
         .await
