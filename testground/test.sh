@@ -2,7 +2,7 @@
 # The whole test suite: installs the servers it needs, runs every test and ends with `N passed, N failed`.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-testground/install.sh postgres kube helm kubeconform promtool kwok moto signing || exit 1
+testground/install.sh postgres kube helm kubeconform promtool kwok moto azurite gcs signing || exit 1
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Builds the Go tools around the cluster, each in a module of its own, once per version.
+# Builds the Go tools around the cluster, and fake-gcs-server, each in a module of its own, once per version.
 #
-#   extras.sh helm|kubeconform|kwok|coredns ...      binaries go to $TG_CACHE/bin
+#   extras.sh helm|kubeconform|kwok|coredns|fake-gcs-server ...      binaries go to $TG_CACHE/bin
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=cache.sh
 . "$here/cache.sh"
-HELM=4.3.1 KUBECONFORM=0.8.0 KWOK=0.8.0 COREDNS=1.15.0
+HELM=4.3.1 KUBECONFORM=0.8.0 KWOK=0.8.0 COREDNS=1.15.0 FAKE_GCS=1.56.1
 BIN=$TG_CACHE/bin
 mkdir -p "$BIN"
 
@@ -68,6 +68,7 @@ for tool in "$@"; do
     kubeconform) one kubeconform "$KUBECONFORM" github.com/yannh/kubeconform/cmd/kubeconform ;;
     kwok)        kwok ;;
     coredns)     coredns ;;
+    fake-gcs-server) one fake-gcs-server "$FAKE_GCS" github.com/fsouza/fake-gcs-server ;;
     *) echo "unknown: $tool" >&2; exit 2 ;;
   esac
 done

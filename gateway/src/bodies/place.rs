@@ -9,7 +9,9 @@ use object_store::{
     ObjectStore, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
     gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, path::Path,
 };
-use std::{fmt, fs::DirBuilder, io, os::unix::fs::DirBuilderExt, sync::Arc, time::Duration};
+use std::{
+    fmt, fs::DirBuilder, io, os::unix::fs::DirBuilderExt, str::FromStr, sync::Arc, time::Duration,
+};
 
 /// The threshold when nobody says otherwise: Postgres keeps smaller bodies well, and an object costs a round trip.
 pub const DEFAULT_THRESHOLD: usize = 256 << 10;
@@ -28,6 +30,9 @@ pub struct Place {
     pub(super) threshold: usize,
 }
 
+/// Shorter values are no secrets.
+const SECRET: usize = 8;
+
 /// What is wrong with `--object-store`. Holds no credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidPlace {
@@ -39,8 +44,8 @@ pub enum InvalidPlace {
     Path(String),
     #[error("the folder {0} can't be used")]
     Folder(String, #[source] io::Error),
-    #[error("what the store needs is missing or wrong")]
-    Store(#[from] object_store::Error),
+    #[error("what the store needs is missing or wrong: {0}")]
+    Store(String),
 }
 
 impl Place {
@@ -72,49 +77,41 @@ impl Place {
                 ..RetryConfig::default()
             },
         );
-        // Of their names the library knows which are about it.
-        let variables = variables
-            .into_iter()
-            .map(|(name, value)| (name.to_ascii_lowercase(), value));
-        let store: Arc<dyn ObjectStore> = match scheme {
-            "s3" => Arc::new(
-                variables
-                    .filter(|(name, _)| name.starts_with("aws_"))
-                    .filter_map(|(name, value)| Some((name.parse().ok()?, value)))
-                    .fold(AmazonS3Builder::new(), |builder, (key, value)| {
-                        builder.with_config(key, value)
-                    })
-                    .with_bucket_name(bucket)
-                    .with_retry(retry)
-                    .with_http_connector(transport)
-                    .build()?,
-            ),
-            "gs" => Arc::new(
-                variables
-                    .filter(|(name, _)| name.starts_with("google_"))
-                    .filter_map(|(name, value)| Some((name.parse().ok()?, value)))
-                    .fold(GoogleCloudStorageBuilder::new(), |builder, (key, value)| {
-                        builder.with_config(key, value)
-                    })
-                    .with_bucket_name(bucket)
-                    .with_retry(retry)
-                    .with_http_connector(transport)
-                    .build()?,
-            ),
-            "az" => Arc::new(
-                variables
-                    .filter(|(name, _)| name.starts_with("azure_"))
-                    .filter_map(|(name, value)| Some((name.parse().ok()?, value)))
-                    .fold(MicrosoftAzureBuilder::new(), |builder, (key, value)| {
-                        builder.with_config(key, value)
-                    })
-                    .with_container_name(bucket)
-                    .with_retry(retry)
-                    .with_http_connector(transport)
-                    .build()?,
-            ),
+        let variables = Variables::of(variables);
+        let store: Result<Arc<dyn ObjectStore>, object_store::Error> = match scheme {
+            "s3" => variables
+                .known("aws_")
+                .fold(AmazonS3Builder::new(), |builder, (key, value)| {
+                    builder.with_config(key, value)
+                })
+                .with_bucket_name(bucket)
+                .with_retry(retry)
+                .with_http_connector(transport)
+                .build()
+                .map(|store| Arc::new(store) as _),
+            "gs" => variables
+                .known("google_")
+                .fold(GoogleCloudStorageBuilder::new(), |builder, (key, value)| {
+                    builder.with_config(key, value)
+                })
+                .with_bucket_name(bucket)
+                .with_retry(retry)
+                .with_http_connector(transport)
+                .build()
+                .map(|store| Arc::new(store) as _),
+            "az" => variables
+                .known("azure_")
+                .fold(MicrosoftAzureBuilder::new(), |builder, (key, value)| {
+                    builder.with_config(key, value)
+                })
+                .with_container_name(bucket)
+                .with_retry(retry)
+                .with_http_connector(transport)
+                .build()
+                .map(|store| Arc::new(store) as _),
             _ => return Err(wrong()),
         };
+        let store = store.map_err(|error| variables.missing_or_wrong(&error))?;
         Ok(Place {
             store,
             prefix,
@@ -132,7 +129,8 @@ impl Place {
             .create(folder)
             .map_err(failed)?;
         // A sender forgets its event when we answer: the body must be on disk by then.
-        let store = LocalFileSystem::new_with_prefix(folder)?
+        let store = LocalFileSystem::new_with_prefix(folder)
+            .map_err(|error| InvalidPlace::Store(error.to_string()))?
             .with_fsync(true)
             .with_automatic_cleanup(true);
         Ok(Place {
@@ -140,6 +138,39 @@ impl Place {
             prefix: Path::default(),
             threshold,
         })
+    }
+}
+
+/// The stores' own in the environment, their names in lower case.
+struct Variables(Vec<(String, String)>);
+
+impl Variables {
+    fn of(all: impl IntoIterator<Item = (String, String)>) -> Variables {
+        let all = all
+            .into_iter()
+            .map(|(name, value)| (name.to_ascii_lowercase(), value));
+        let stores = ["aws_", "google_", "azure_"];
+        Variables(
+            all.filter(|(name, _)| stores.iter().any(|store| name.starts_with(store)))
+                .collect(),
+        )
+    }
+
+    /// Of their names the library knows which are about it.
+    fn known<K: FromStr>(&self, store: &str) -> impl Iterator<Item = (K, &str)> {
+        let of_it = self
+            .0
+            .iter()
+            .filter(move |(name, _)| name.starts_with(store));
+        of_it.filter_map(|(name, value)| Some((name.parse().ok()?, value.as_str())))
+    }
+
+    /// In the library's words. They quote what they can't read: a key, where somebody gave one for the path of its file.
+    fn missing_or_wrong(&self, error: &object_store::Error) -> InvalidPlace {
+        let quoted = self.0.iter().filter(|(_, value)| value.len() >= SECRET);
+        InvalidPlace::Store(quoted.fold(error.to_string(), |text, (name, value)| {
+            text.replace(value.as_str(), &format!("${}", name.to_ascii_uppercase()))
+        }))
     }
 }
 

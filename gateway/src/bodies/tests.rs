@@ -1,8 +1,11 @@
-//! Against a real Postgres, real receivers, a folder, and (in `s3`) a server that speaks S3.
+//! Against a real Postgres, real receivers, a folder, and (in `s3`, `google` and `azure`) servers that speak as the stores do.
 
 mod arriving;
 mod attempts;
+mod azure;
+mod google;
 mod s3;
+mod stores;
 
 use super::{sweep::Sweep, *};
 use crate::{

@@ -128,9 +128,20 @@ async fn a_body_beyond_memory_goes_into_a_folder_as_it_arrives() {
 
 #[tokio::test]
 async fn a_body_beyond_memory_goes_into_s3_as_it_arrives() {
-    let moto = s3::Moto::start().await;
-    let place = moto.place("hooks").await;
-    a_body_beyond_memory_goes_into_the_store_as_it_arrives(place).await;
+    let store = s3::start().await;
+    a_body_beyond_memory_goes_into_the_store_as_it_arrives(store.place()).await;
+}
+
+#[tokio::test]
+async fn a_body_beyond_memory_goes_into_azure_as_it_arrives() {
+    let store = azure::start().await;
+    a_body_beyond_memory_goes_into_the_store_as_it_arrives(store.place()).await;
+}
+
+#[tokio::test]
+async fn a_body_beyond_memory_goes_by_googles_api_as_it_arrives() {
+    let store = google::in_moto().await;
+    a_body_beyond_memory_goes_into_the_store_as_it_arrives(store.place()).await;
 }
 
 #[tokio::test]
