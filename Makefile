@@ -34,7 +34,8 @@ generate: ## writes the generated files anew (CRDs in the chart)
 	UPDATE_EXPECT=1 cargo test --quiet -p crds
 
 fuzz: ## searches each parser of a sender's bytes for a minute; needs nightly and cargo-fuzz (a short run is part of `test`)
-	@for target in $$(ls fuzz/seeds); do mkdir -p fuzz/corpus/$$target; \
+	@export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16; \
+	for target in $$(ls fuzz/seeds); do mkdir -p fuzz/corpus/$$target; \
 	  cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target --features libfuzzer -- -max_total_time=60 || exit 1; done
 
 image: ## the container image, by docker or podman

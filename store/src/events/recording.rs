@@ -19,7 +19,8 @@ use sqlx::{
     postgres::{PgArguments, PgBindIterExt, PgRow},
     query::Query,
 };
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// The rows of the batch, column by column. Several `unnest` in one list of columns go step by step with each other, and

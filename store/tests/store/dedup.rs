@@ -120,7 +120,7 @@ async fn whoever_has_met_a_copy_looks_for_the_next_and_says_the_same() {
         [Kept::New, Kept::New],
     ];
     assert_eq!(
-        recorder.record(&[first.clone()]).await.unwrap(),
+        recorder.record(std::slice::from_ref(&first)).await.unwrap(),
         [Kept::New]
     );
     for (batch, said) in batches.iter().zip(said) {

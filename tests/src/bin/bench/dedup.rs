@@ -34,7 +34,7 @@ pub(crate) async fn run(room: &Room, report: &mut Report) -> anyhow::Result<()> 
         "recording with a key / without",
         few / plain * 100.0,
         "%",
-        Goal::AtLeast(55.0),
+        Goal::AtLeast(60.0),
         format!("{few:.0}/s against {plain:.0}/s, one connection, {FEW} keys remembered"),
     );
     remember(pool, MANY - FEW).await?;
