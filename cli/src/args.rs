@@ -146,8 +146,16 @@ pub struct Trial {
     pub paths: Vec<PathBuf>,
 
     /// The Source that receives the event: its name, or namespace/name
-    #[arg(long, value_name = "NAME")]
-    pub source: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "topic")]
+    pub source: Option<String>,
+
+    /// The Topic that the event is published to, in place of a Source: its name, or namespace/name
+    #[arg(long, value_name = "NAME", conflicts_with = "source")]
+    pub topic: Option<String>,
+
+    /// The file is a batch, as the topic's `/publish/batch` takes it
+    #[arg(long, conflicts_with = "source")]
+    pub batch: bool,
 
     /// File with the event's body; `-` reads stdin
     #[arg(long, value_name = "FILE")]
@@ -157,11 +165,11 @@ pub struct Trial {
     #[arg(long = "header", short = 'H', value_name = "K: V", value_parser = header)]
     pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
 
-    /// The request's method [default: POST]
+    /// The request's method, to a source [default: POST]
     #[arg(long, default_value = "POST", hide_default_value = true)]
     pub method: http::Method,
 
-    /// What follows the source's key in the URL, with its query: /a/b?c=d [default: empty]
+    /// What follows the source's key in the URL, with its query: /a/b?c=d; to a topic the query alone: ?postIn=2h [default: empty]
     #[arg(long, default_value = "", hide_default_value = true, value_parser = path)]
     pub path: String,
 

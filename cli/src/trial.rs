@@ -1,19 +1,23 @@
-//! `hookstream test`: one event through all that a source and its connections do to it, without a server.
+//! `hookstream test`: one event through all that a source and its connections do to it, or a topic and its subscriptions,
+//! without a server.
 //!
-//! The very code of the gateway decides: `Table::source`, `Verifier::verify`, `Source::route`. Exit 0 when the event
-//! would be recorded, also when no connection takes it; 1 when it would be refused. What depends on other requests (the
+//! The very code of the gateway decides: `Table::source`, `Verifier::verify`, `publication::read`, `route`. Exit 0 when the
+//! event would be recorded, also when no connection takes it; 1 when it would be refused. What depends on other requests (the
 //! rate limit, whether the event is a copy) or on the network (keys that are elsewhere) is said, and not decided.
 
 mod source;
 mod steps;
+mod topic;
 
-use crate::{args, engine::Engine, lint::Checked};
+use crate::{args, lint::Checked};
 use anyhow::{Context, Result, bail};
-use routing::{
-    EventView, Table,
-    table::{Connection, Source},
-};
-use std::{io::Read, process::ExitCode};
+use bytes::Bytes;
+use routing::{EventView, Table, table::Connection};
+use std::{io::Read, process::ExitCode, sync::Arc};
+use uuid::Uuid;
+
+/// A step, and what came of it.
+type Said = (&'static str, String);
 
 /// Of the event file. The gateway's own limit is the source's.
 const MAX_EVENT_BYTES: u64 = 256 * 1024 * 1024;
@@ -25,40 +29,154 @@ pub(crate) fn run(options: &args::Trial) -> Result<ExitCode> {
         eprintln!("{finding}");
     }
     let table = Table::build(checked.compiler.rows().cloned());
-    let (namespace, name) = options
-        .source
-        .split_once('/')
-        .unwrap_or(("default", &options.source));
-    let source = find(&table, namespace, name, &checked).with_context(|| match checked.findings.len() {
-        0 => format!("no Source {name:?} in namespace {namespace:?} of these manifests"),
-        _ => format!("Source {name:?} in namespace {namespace:?} is not in the table: see the findings above"),
-    })?;
     let mut headers = http::HeaderMap::new();
     for (name, value) in &options.headers {
         headers.append(name.clone(), value.clone());
     }
-    let (path, query) = options.path.split_once('?').unwrap_or((&options.path, ""));
-    let event = EventView::new(&options.method, path, query, &headers, &body, options.from);
-    println!("source        {} ({})", source.name, source.id);
-    match source::judge(source, &event) {
+    let trial = Trial {
+        options,
+        checked: &checked,
+        table: &table,
+        headers,
+        body: body.into(),
+    };
+    let passed = match (&options.source, &options.topic) {
+        (Some(name), _) => trial.of_source(name)?,
+        (None, Some(name)) => trial.of_topic(name)?,
+        (None, None) => bail!("--source or --topic says where the event goes"),
+    };
+    Ok(match passed {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// An event, and what it is tried on.
+struct Trial<'t> {
+    options: &'t args::Trial,
+    checked: &'t Checked,
+    table: &'t Table,
+    headers: http::HeaderMap,
+    body: Bytes,
+}
+
+impl Trial<'_> {
+    /// Whether it would be recorded.
+    fn of_source(&self, name: &str) -> Result<bool> {
+        let uid = self.declared("Source", name)?;
+        let key = routing::ids::format(routing::ids::Prefix::Source, uid);
+        let found = self.table.source(&key).map(|(source, _)| source);
+        let source = found.with_context(|| self.absent("Source", name))?;
+        let options = self.options;
+        let (path, query) = options.path.split_once('?').unwrap_or((&options.path, ""));
+        let event = EventView::new(
+            &options.method,
+            path,
+            query,
+            &self.headers,
+            &self.body,
+            options.from,
+        );
+        println!("source        {} ({})", source.name, source.id);
+        let judged = source::judge(source, &event);
+        if said(&judged) {
+            let taken = source.route(&event);
+            self.matched("connection", &source.connections, &taken, &event);
+        }
+        Ok(judged.is_ok())
+    }
+
+    /// Whether it would be published, now or later.
+    fn of_topic(&self, name: &str) -> Result<bool> {
+        let uid = self.declared("Topic", name)?;
+        let topic = self.table.topic(uid);
+        let topic = topic.with_context(|| self.absent("Topic", name))?;
+        println!("topic         {} ({})", topic.name, topic.id);
+        let query = self.options.path.trim_start_matches('?');
+        let batch = self.options.batch;
+        let fits = match topic::judge(topic, &self.headers, query, &self.body, batch) {
+            Ok(fits) => fits,
+            Err(refused) => return Ok(said(&Err(refused))),
+        };
+        said(&Ok(fits.steps));
+        for (place, event) in fits.events.iter().enumerate() {
+            if fits.events.len() > 1 {
+                println!("event         {place} of the batch");
+            }
+            let post = http::Method::POST;
+            let view = EventView::new(&post, "", "", &fits.headers, &event.body, self.options.from);
+            let taken = topic.route(&view);
+            self.matched("subscription", &topic.subscriptions, &taken, &view);
+        }
+        Ok(true)
+    }
+
+    /// `what`: a connection or a subscription.
+    fn matched(
+        &self,
+        what: &str,
+        all: &[Arc<Connection>],
+        taken: &[&Arc<Connection>],
+        event: &EventView<'_>,
+    ) {
+        if all.is_empty() {
+            println!("no {what} begins here");
+        }
+        for connection in all {
+            let to = self
+                .table
+                .destination(connection.destination)
+                .map_or("a destination that is not in the table", |destination| {
+                    &destination.name
+                });
+            let takes = taken.iter().any(|taken| taken.uid == connection.uid);
+            let verdict = if takes {
+                format!("takes it      → {to}")
+            } else if connection.suspended {
+                "suspended".to_owned()
+            } else {
+                match connection.matcher.objection(event) {
+                    Some(objection) => format!("filtered out  {objection}"),
+                    None => "filtered out".to_owned(),
+                }
+            };
+            println!("{what:<12}  {}  {verdict}", connection.name);
+            if takes {
+                for line in steps::of(connection, event, &self.checked.engine) {
+                    println!("{line}");
+                }
+            }
+        }
+    }
+
+    /// The UID of a resource of the manifests.
+    fn declared(&self, kind: &str, name: &str) -> Result<Uuid> {
+        let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
+        let mut declared = self.checked.declared.resources.keys();
+        let found =
+            declared.find(|id| id.kind == kind && id.namespace == namespace && id.name == name);
+        let found = found.with_context(|| {
+            format!("no {kind} {name:?} in namespace {namespace:?} of these manifests")
+        })?;
+        Ok(found.uid())
+    }
+
+    fn absent(&self, kind: &str, name: &str) -> String {
+        format!("{kind} {name:?} is not in the table: see the findings above")
+    }
+}
+
+/// Prints the steps, or why there are no more; whether there are.
+fn said(judged: &Result<Vec<Said>, String>) -> bool {
+    match judged {
         Ok(steps) => {
             for (step, said) in steps {
                 println!("{step:<12}  {said}");
             }
         }
-        Err(refused) => {
-            println!("refused       {refused}");
-            return Ok(ExitCode::FAILURE);
-        }
+        Err(refused) => println!("refused       {refused}"),
     }
-    matched(
-        &table,
-        source,
-        &source.route(&event),
-        &event,
-        &checked.engine,
-    );
-    Ok(ExitCode::SUCCESS)
+    judged.is_ok()
 }
 
 fn read(options: &args::Trial) -> Result<Vec<u8>> {
@@ -80,55 +198,4 @@ fn read(options: &args::Trial) -> Result<Vec<u8>> {
         bail!("{}: larger than 256 MiB", whose());
     }
     Ok(body)
-}
-
-fn find<'t>(
-    table: &'t Table,
-    namespace: &str,
-    name: &str,
-    checked: &Checked,
-) -> Option<&'t Source> {
-    let id = checked
-        .declared
-        .resources
-        .keys()
-        .find(|id| id.kind == "Source" && id.namespace == namespace && id.name == name)?;
-    let key = routing::ids::format(routing::ids::Prefix::Source, id.uid());
-    table.source(&key).map(|(source, _)| &**source)
-}
-
-fn matched(
-    table: &Table,
-    source: &Source,
-    taken: &[&std::sync::Arc<Connection>],
-    event: &EventView<'_>,
-    engine: &Engine,
-) {
-    if source.connections.is_empty() {
-        println!("no connection begins at this source");
-    }
-    for connection in &source.connections {
-        let to = table
-            .destination(connection.destination)
-            .map_or("a destination that is not in the table", |destination| {
-                &destination.name
-            });
-        let takes = taken.iter().any(|taken| taken.uid == connection.uid);
-        let verdict = if takes {
-            format!("takes it      → {to}")
-        } else if connection.suspended {
-            "suspended".to_owned()
-        } else {
-            match connection.matcher.objection(event) {
-                Some(objection) => format!("filtered out  {objection}"),
-                None => "filtered out".to_owned(),
-            }
-        };
-        println!("connection    {}  {verdict}", connection.name);
-        if takes {
-            for line in steps::of(connection, event, engine) {
-                println!("{line}");
-            }
-        }
-    }
 }

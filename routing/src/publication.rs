@@ -4,6 +4,7 @@
 //! in its JSON format, whatever mode it came in ([`crate::cloudevents`]).
 
 mod due;
+pub mod headers;
 #[cfg(test)]
 mod tests;
 

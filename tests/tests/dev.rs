@@ -624,3 +624,92 @@ async fn until(what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
         .await
         .with_context(|| format!("never: {what}"))?
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn test_shows_what_becomes_of_a_publication() -> Result<()> {
+    let place = Place::new()?;
+    let event = place.root.join("event.json");
+    let file = event.to_str().context("UTF-8")?;
+    let topics = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/topics");
+    let (right, wrong) = (
+        "X-API-Key: an-example-key-of-the-shop",
+        "X-API-Key: another-one-of-theirs",
+    );
+    let paid = r#"{"type":"order.paid","data":{"id":7}}"#;
+    let batch = format!(r#"{{"events":[{paid},{{"type":"order.created","data":{{"id":8}}}}]}}"#);
+    for (body, more, code, words) in [
+        (
+            paid,
+            &["--header", right][..],
+            0,
+            &[
+                "publish key   one of the topic's",
+                "schema        the body fits",
+                "published at once",
+                "subscription  orders-to-shop  takes it      → shop",
+                "subscription  paid-orders-to-warehouse  takes it      → warehouse",
+                r#"{"pack":7}"#,
+            ][..],
+        ),
+        (
+            &batch,
+            &["--batch", "--path", "?postIn=2h"],
+            0,
+            &[
+                "none was given",
+                "schema        event 1: the body fits",
+                "scheduled     for 2",
+                "event         1 of the batch",
+                "paid-orders-to-warehouse  filtered out  `body.type eq",
+            ],
+        ),
+        (
+            paid,
+            &["--header", wrong],
+            1,
+            &["refused", "no publish key of the topic: 401"],
+        ),
+        (
+            r#"{"type":"order.lost"}"#,
+            &[],
+            1,
+            &["order.lost is not among", "order.created, order.paid: 422"],
+        ),
+        (
+            r#"{"type":"order.paid","data":{}}"#,
+            &[],
+            1,
+            &["/data: ", "(required)", "422"],
+        ),
+        ("[1]", &[], 1, &["an event is a JSON object", "400"]),
+        (
+            paid,
+            &["--path", "?postAt=2020-01-01T00:00:00Z"],
+            1,
+            &["refused", "400"],
+        ),
+    ] {
+        fs::write(&event, body)?;
+        let always = ["test", "-f", topics, "--topic", "orders", "--event", file];
+        let output = place.run(&[&always, more].concat()).await?;
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        for word in words {
+            assert!(said(&output).contains(word), "{word} in {}", said(&output));
+        }
+    }
+    for (wrong, code) in [
+        (&["--topic", "nobodys"][..], 1),
+        (&["--topic", "orders", "--source", "orders"], 2),
+        (&["--source", "orders", "--batch"], 2),
+    ] {
+        let always = ["test", "-f", topics, "--event", file];
+        let output = place.run(&[&always, wrong].concat()).await?;
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{wrong:?} {}",
+            said(&output)
+        );
+    }
+    Ok(())
+}

@@ -1,16 +1,20 @@
 //! What a source makes of a request, in the gateway's order.
 
+use super::Said;
 use http::header;
-use routing::{EventView, admission::Blocked, schema::Action, table::Source};
-
-/// A step, and what came of it.
-type Said = (&'static str, String);
+use routing::{
+    EventView,
+    admission::Blocked,
+    schema::{Action, Check},
+    table::Source,
+};
+use serde_json::Value;
 
 /// The steps of a request that would be recorded; or why it would be refused, in the gateway's words.
 pub(super) fn judge(source: &Source, event: &EventView<'_>) -> Result<Vec<Said>, String> {
     admission(source, event)?;
     let mut steps = vec![("accepted", verification(source, event)?)];
-    steps.extend(schema(source, event)?);
+    steps.extend(schema(source.schema.as_deref(), event.json())?);
     steps.extend(copies(source, event));
     if let Some(limit) = &source.rate_limit {
         let said = format!("{} at once, then one by one; not tried here", limit.burst);
@@ -69,11 +73,12 @@ fn verification(source: &Source, event: &EventView<'_>) -> Result<String, String
     }
 }
 
-fn schema(source: &Source, event: &EventView<'_>) -> Result<Option<Said>, String> {
-    let Some(check) = &source.schema else {
+/// What a schema says of a body; `None`: the body is no JSON.
+pub(super) fn schema(check: Option<&Check>, body: Option<&Value>) -> Result<Option<Said>, String> {
+    let Some(check) = check else {
         return Ok(None);
     };
-    let misfits = check.misfits(event.json());
+    let misfits = check.misfits(body);
     if misfits.is_empty() {
         return Ok(Some(("schema", "the body fits".to_owned())));
     }

@@ -416,7 +416,7 @@ impl Asked {
         let read = publication::read(&self.headers, &self.query, &self.body, self.batch, self.now);
         let mut publication = read.map_err(unpublishable)?;
         let changed = publication.events[0].body != self.body;
-        request::keep_headers(&mut self.headers, publication.cloud_events, changed);
+        publication::headers::keep(&mut self.headers, publication.cloud_events, changed);
         let mut events = Vec::with_capacity(publication.events.len());
         let mut deliveries = 0;
         for (place, event) in publication.events.iter_mut().enumerate() {
@@ -497,7 +497,8 @@ fn admitted(table: &Table, slug: &str, headers: &HeaderMap) -> Result<Arc<Topic>
     if named.peek().is_none() {
         return Err(Refusal::TopicNotFound);
     }
-    let key = request::key(headers).ok_or(Refusal::NotAPublisher(Publisher::KeyMissing))?;
+    let key = publication::headers::publish_key(headers)
+        .ok_or(Refusal::NotAPublisher(Publisher::KeyMissing))?;
     let key = PublishKey::new(key);
     let mut anybody = false;
     let mut found = None;

@@ -3,11 +3,11 @@
 use super::super::answer::Reply;
 use crate::errors::Refusal;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use routing::{
-    cloudevents,
     event::Form,
     ids::{Prefix, parse},
+    publication::headers::IDEMPOTENCY_KEY,
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -43,68 +43,8 @@ pub(super) fn act<'p>(path: &'p str, method: &Method) -> Result<(&'p str, Act), 
     Ok((slug, act))
 }
 
-const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
 /// Bytes of an idempotency key.
 const MOST_KEY: usize = 255;
-
-/// The publish key: `X-API-Key`, or `Authorization: Bearer`.
-pub(super) fn key(headers: &HeaderMap) -> Option<&[u8]> {
-    if let Some(key) = headers.get(API_KEY) {
-        return Some(key.as_bytes());
-    }
-    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
-    let (scheme, key) = value.split_at_checked("Bearer ".len())?;
-    scheme
-        .eq_ignore_ascii_case(b"Bearer ")
-        .then(|| key.trim_ascii())
-}
-
-/// Leaves what an event's headers are: no credentials, no key of the request as a whole, and nothing that was said of a body
-/// that is another now.
-pub(super) fn keep_headers(headers: &mut HeaderMap, cloud_events: bool, changed: bool) {
-    for name in [
-        API_KEY,
-        header::AUTHORIZATION,
-        header::COOKIE,
-        header::PROXY_AUTHORIZATION,
-        IDEMPOTENCY_KEY,
-    ] {
-        headers.remove(name);
-    }
-    if changed {
-        for name in [
-            "content-digest",
-            "digest",
-            "content-length",
-            "signature",
-            "signature-input",
-        ] {
-            headers.remove(name);
-        }
-    }
-    if !cloud_events {
-        // `curl -d` calls everything a form, and an event is JSON.
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
-        return;
-    }
-    let attributes: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("ce-"))
-        .cloned()
-        .collect();
-    for name in attributes {
-        headers.remove(name);
-    }
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(cloudevents::STRUCTURED),
-    );
-}
 
 /// A request that named itself.
 #[derive(Debug)]
