@@ -21,6 +21,7 @@ pub mod locate;
 pub mod manifests;
 #[cfg(feature = "dev")]
 pub mod operate;
+mod output;
 mod schema;
 mod trial;
 #[cfg(feature = "dev")]

@@ -8,6 +8,7 @@ use crate::{
     engine::Engine,
     folder::{Change, Declared, Folder},
     manifests::Remark,
+    output,
 };
 use anyhow::Result;
 use routing::compile::{Compiler, Finding, Reason};
@@ -35,7 +36,7 @@ pub(crate) fn run(options: &args::Lint) -> Result<ExitCode> {
         1 => out.push_str("1 finding\n"),
         n => out.push_str(&format!("{n} findings\n")),
     }
-    print!("{out}");
+    output::print(&out)?;
     Ok(if checked.findings.is_empty() {
         ExitCode::SUCCESS
     } else {

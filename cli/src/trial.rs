@@ -9,7 +9,7 @@ mod source;
 mod steps;
 mod topic;
 
-use crate::{args, lint::Checked};
+use crate::{args, lint::Checked, output};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use routing::{EventView, Table, table::Connection};
@@ -40,11 +40,13 @@ pub(crate) fn run(options: &args::Trial) -> Result<ExitCode> {
         headers,
         body: body.into(),
     };
+    let mut lines = Vec::new();
     let passed = match (&options.source, &options.topic) {
-        (Some(name), _) => trial.of_source(name)?,
-        (None, Some(name)) => trial.of_topic(name)?,
+        (Some(name), _) => trial.of_source(name, &mut lines)?,
+        (None, Some(name)) => trial.of_topic(name, &mut lines)?,
         (None, None) => bail!("--source or --topic says where the event goes"),
     };
+    output::print(&(lines.join("\n") + "\n"))?;
     Ok(match passed {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
@@ -62,7 +64,7 @@ struct Trial<'t> {
 
 impl Trial<'_> {
     /// Whether it would be recorded.
-    fn of_source(&self, name: &str) -> Result<bool> {
+    fn of_source(&self, name: &str, lines: &mut Vec<String>) -> Result<bool> {
         let uid = self.declared("Source", name)?;
         let key = routing::ids::format(routing::ids::Prefix::Source, uid);
         let found = self.table.source(&key).map(|(source, _)| source);
@@ -77,36 +79,36 @@ impl Trial<'_> {
             &self.body,
             options.from,
         );
-        println!("source        {} ({})", source.name, source.id);
+        lines.push(format!("source        {} ({})", source.name, source.id));
         let judged = source::judge(source, &event);
-        if said(&judged) {
+        if said(&judged, lines) {
             let taken = source.route(&event);
-            self.matched("connection", &source.connections, &taken, &event);
+            self.matched("connection", &source.connections, &taken, &event, lines);
         }
         Ok(judged.is_ok())
     }
 
     /// Whether it would be published, now or later.
-    fn of_topic(&self, name: &str) -> Result<bool> {
+    fn of_topic(&self, name: &str, lines: &mut Vec<String>) -> Result<bool> {
         let uid = self.declared("Topic", name)?;
         let topic = self.table.topic(uid);
         let topic = topic.with_context(|| self.absent("Topic", name))?;
-        println!("topic         {} ({})", topic.name, topic.id);
+        lines.push(format!("topic         {} ({})", topic.name, topic.id));
         let query = self.options.path.trim_start_matches('?');
         let batch = self.options.batch;
         let fits = match topic::judge(topic, &self.headers, query, &self.body, batch) {
             Ok(fits) => fits,
-            Err(refused) => return Ok(said(&Err(refused))),
+            Err(refused) => return Ok(said(&Err(refused), lines)),
         };
-        said(&Ok(fits.steps));
+        said(&Ok(fits.steps), lines);
         for (place, event) in fits.events.iter().enumerate() {
             if fits.events.len() > 1 {
-                println!("event         {place} of the batch");
+                lines.push(format!("event         {place} of the batch"));
             }
             let post = http::Method::POST;
             let view = EventView::new(&post, "", "", &fits.headers, &event.body, self.options.from);
             let taken = topic.route(&view);
-            self.matched("subscription", &topic.subscriptions, &taken, &view);
+            self.matched("subscription", &topic.subscriptions, &taken, &view, lines);
         }
         Ok(true)
     }
@@ -118,9 +120,10 @@ impl Trial<'_> {
         all: &[Arc<Connection>],
         taken: &[&Arc<Connection>],
         event: &EventView<'_>,
+        lines: &mut Vec<String>,
     ) {
         if all.is_empty() {
-            println!("no {what} begins here");
+            lines.push(format!("no {what} begins here"));
         }
         for connection in all {
             let to = self
@@ -140,11 +143,9 @@ impl Trial<'_> {
                     None => "filtered out".to_owned(),
                 }
             };
-            println!("{what:<12}  {}  {verdict}", connection.name);
+            lines.push(format!("{what:<12}  {}  {verdict}", connection.name));
             if takes {
-                for line in steps::of(connection, event, &self.checked.engine) {
-                    println!("{line}");
-                }
+                lines.extend(steps::of(connection, event, &self.checked.engine));
             }
         }
     }
@@ -166,15 +167,15 @@ impl Trial<'_> {
     }
 }
 
-/// Prints the steps, or why there are no more; whether there are.
-fn said(judged: &Result<Vec<Said>, String>) -> bool {
+/// Adds the steps, or why there are no more; whether there are.
+fn said(judged: &Result<Vec<Said>, String>, lines: &mut Vec<String>) -> bool {
     match judged {
         Ok(steps) => {
             for (step, said) in steps {
-                println!("{step:<12}  {said}");
+                lines.push(format!("{step:<12}  {said}"));
             }
         }
-        Err(refused) => println!("refused       {refused}"),
+        Err(refused) => lines.push(format!("refused       {refused}")),
     }
     judged.is_ok()
 }

@@ -625,6 +625,33 @@ async fn until(what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
         .with_context(|| format!("never: {what}"))?
 }
 
+/// As with `| head -1`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_goes_away_is_no_failure() -> Result<()> {
+    let place = Place::new()?;
+    let event = place.root.join("event.json");
+    fs::write(&event, r#"{"type":"order.paid","data":{"id":7}}"#)?;
+    let topics = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/topics");
+    let event = event.to_str().context("UTF-8")?;
+    for arguments in [
+        &["lint", "-f", topics][..],
+        &["test", "-f", topics, "--topic", "orders", "--event", event],
+    ] {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let output = Command::new(binary("hookstream"))
+            .args(arguments)
+            .stdout(writer)
+            .stderr(std::process::Stdio::piped())
+            .spawn()?
+            .wait_with_output()
+            .await?;
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert_eq!(said(&output), "");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn test_shows_what_becomes_of_a_publication() -> Result<()> {
     let place = Place::new()?;

@@ -4,6 +4,7 @@ use super::{
     args::{Deliveries, Event, Get, List, Output, Retry, RetryEvent},
     connect, filter, show,
 };
+use crate::output;
 use anyhow::{Context, Result, bail};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use routing::ids::{self, Prefix};
@@ -48,7 +49,7 @@ async fn list(options: List) -> Result<ExitCode> {
     }
     match options.common.output {
         Output::Json => show::print_json(&list_json(&found, next))?,
-        Output::Text => show::print(&list_text(&found, next, namespace))?,
+        Output::Text => output::print(&list_text(&found, next, namespace))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -139,7 +140,7 @@ async fn get(options: Get) -> Result<ExitCode> {
         .map(|last| last.number);
     match options.common.output {
         Output::Json => show::print_json(&get_json(id, delivery.as_ref(), &made, next))?,
-        Output::Text => show::print(&get_text(id, delivery.as_ref(), &made, next))?,
+        Output::Text => output::print(&get_text(id, delivery.as_ref(), &made, next))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -332,7 +333,7 @@ async fn retry_event(options: RetryEvent) -> Result<ExitCode> {
         && retried.refused.is_empty()
         && options.common.output == Output::Text
     {
-        show::print(
+        output::print(
             "none of its deliveries is a dead letter; those that are still being attempted go on\n",
         )?;
         return Ok(ExitCode::SUCCESS);
@@ -398,7 +399,7 @@ async fn tell(pool: &Pool, retried: &Retried, output: Output) -> Result<ExitCode
                     ids::format(Prefix::Destination, id)
                 );
             }
-            show::print(&out)?;
+            output::print(&out)?;
         }
     }
     Ok(match retried.refused.is_empty() {

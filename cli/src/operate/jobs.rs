@@ -4,6 +4,7 @@ use super::{
     args::{Create, Database, Filters, Jobs, ListJobs, OneJob, Output, SetRate},
     connect, filter, show,
 };
+use crate::output;
 use anyhow::{Context, Result, bail};
 use routing::ids::{self, Prefix};
 use serde_json::{Value, json};
@@ -70,7 +71,7 @@ async fn create(options: Create) -> Result<ExitCode> {
     if options.common.output == Output::Text
         && let Created::Before(job) = &created
     {
-        show::print(&format!(
+        output::print(&format!(
             "this was asked for before: {}\n",
             show::job(job.id)
         ))?;
@@ -93,7 +94,7 @@ async fn list(options: ListJobs) -> Result<ExitCode> {
             show::print_json(&json!({"jobs": all, "next_before": next.map(show::job)}))?;
         }
         Output::Text if found.is_empty() => {
-            show::print(&format!("no such jobs in namespace {namespace}\n"))?;
+            output::print(&format!("no such jobs in namespace {namespace}\n"))?;
         }
         Output::Text => {
             let titles = ["JOB", "STATE", "DONE", "RATE", "CREATED", "BY", "OF"];
@@ -113,7 +114,7 @@ async fn list(options: ListJobs) -> Result<ExitCode> {
             if let Some(next) = next {
                 let _ = writeln!(out, "there may be more: --before {}", show::job(next));
             }
-            show::print(&out)?;
+            output::print(&out)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -167,7 +168,7 @@ fn tell(job: &Job, output: Output) -> Result<()> {
         .into_iter()
         .map(|(name, value)| vec![name.to_owned(), value])
         .collect();
-    show::print(&show::table(&rows))
+    output::print(&show::table(&rows))
 }
 
 fn progress(job: &Job) -> String {

@@ -1,9 +1,10 @@
 //! How it is printed. What strangers sent can't move the cursor: control characters are written out.
 
+use crate::output;
 use jiff::Timestamp;
 use routing::ids::{self, Prefix};
 use serde_json::{Value, json};
-use std::{fmt::Write, io};
+use std::fmt::Write;
 use store::deliveries::Named;
 use uuid::Uuid;
 
@@ -67,18 +68,8 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
-/// One who stops reading, as `head` does, is no reason to fail.
-pub(super) fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    match io::Write::write_all(&mut out, text.as_bytes()).and_then(|()| io::Write::flush(&mut out))
-    {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
-}
-
 pub(super) fn print_json(value: &Value) -> anyhow::Result<()> {
-    print(&format!("{value:#}\n"))
+    output::print(&format!("{value:#}\n"))
 }
 
 #[cfg(test)]
