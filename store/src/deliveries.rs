@@ -67,7 +67,8 @@ pub struct DeadLetter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
     pub id: Uuid,
-    /// `None`: the table has forgotten it.
+    /// As in `routes.kind`, and its name; `None`: the table has forgotten it.
+    pub kind: Option<String>,
     pub name: Option<String>,
     /// No longer in the table.
     pub deleted: bool,
@@ -176,11 +177,12 @@ macro_rules! listed {
             matching!($key, "<", "DESC"),
             "SELECT r.looked, r.oldest_at, r.oldest, m.id, m.event_id, m.connection_id, m.destination_id, m.namespace, m.reason, m.attempts,
     m.round, m.created_at, m.finished_at, a.status, a.error,
-    c.name AS connection_name, c.deleted AS connection_deleted, t.name AS destination_name, t.deleted AS destination_deleted
+    c.kind AS connection_kind, c.name AS connection_name, c.deleted AS connection_deleted,
+    t.kind AS destination_kind, t.name AS destination_name, t.deleted AS destination_deleted
 FROM reached r LEFT JOIN matched m ON true
 LEFT JOIN LATERAL (SELECT status, error FROM attempts a WHERE a.delivery_id = m.id AND a.number = m.attempts LIMIT 1) a ON true
-LEFT JOIN LATERAL (SELECT name, deleted FROM routes WHERE kind IN ('connection', 'subscription') AND uid = m.connection_id LIMIT 1) c ON true
-LEFT JOIN LATERAL (SELECT name, deleted FROM routes WHERE kind = 'destination' AND uid = m.destination_id LIMIT 1) t ON true
+LEFT JOIN LATERAL (SELECT kind, name, deleted FROM routes WHERE kind IN ('connection', 'subscription') AND uid = m.connection_id LIMIT 1) c ON true
+LEFT JOIN LATERAL (SELECT kind, name, deleted FROM routes WHERE kind = 'destination' AND uid = m.destination_id LIMIT 1) t ON true
 ORDER BY m.finished_at DESC, m.id DESC"
         )
     };
@@ -404,18 +406,8 @@ fn dead_letter(row: &PgRow) -> Result<DeadLetter> {
         delivery_id: row.try_get("id")?,
         event_id: row.try_get("event_id")?,
         namespace: row.try_get("namespace")?,
-        connection: named(
-            row,
-            "connection_id",
-            "connection_name",
-            "connection_deleted",
-        )?,
-        destination: named(
-            row,
-            "destination_id",
-            "destination_name",
-            "destination_deleted",
-        )?,
+        connection: named(row, "connection")?,
+        destination: named(row, "destination")?,
         reason: row.try_get("reason")?,
         attempts: row.try_get::<i32, _>("attempts")?.unsigned_abs(),
         round: row.try_get::<i32, _>("round")?.unsigned_abs(),
@@ -428,11 +420,16 @@ fn dead_letter(row: &PgRow) -> Result<DeadLetter> {
     })
 }
 
-fn named(row: &PgRow, id: &str, name: &str, deleted: &str) -> Result<Named> {
+/// From the columns that begin with `what`.
+fn named(row: &PgRow, what: &str) -> Result<Named> {
+    let column = |part: &str| format!("{what}_{part}");
     Ok(Named {
-        id: row.try_get(id)?,
-        name: row.try_get(name)?,
-        deleted: row.try_get::<Option<bool>, _>(deleted)?.unwrap_or(true),
+        id: row.try_get(&*column("id"))?,
+        kind: row.try_get(&*column("kind"))?,
+        name: row.try_get(&*column("name"))?,
+        deleted: row
+            .try_get::<Option<bool>, _>(&*column("deleted"))?
+            .unwrap_or(true),
     })
 }
 
@@ -495,11 +492,11 @@ pub struct Retry {
 
 pub(crate) const GET: &str = "\
 SELECT d.id, d.event_id, d.connection_id, d.destination_id, d.namespace, d.state, d.reason, d.attempts, d.round, d.created_at,
-       d.finished_at, d.retries, c.name AS connection_name, c.deleted AS connection_deleted, t.name AS destination_name,
-       t.deleted AS destination_deleted
+       d.finished_at, d.retries, c.kind AS connection_kind, c.name AS connection_name, c.deleted AS connection_deleted,
+       t.kind AS destination_kind, t.name AS destination_name, t.deleted AS destination_deleted
 FROM deliveries d
-LEFT JOIN LATERAL (SELECT name, deleted FROM routes WHERE kind IN ('connection', 'subscription') AND uid = d.connection_id LIMIT 1) c ON true
-LEFT JOIN LATERAL (SELECT name, deleted FROM routes WHERE kind = 'destination' AND uid = d.destination_id LIMIT 1) t ON true
+LEFT JOIN LATERAL (SELECT kind, name, deleted FROM routes WHERE kind IN ('connection', 'subscription') AND uid = d.connection_id LIMIT 1) c ON true
+LEFT JOIN LATERAL (SELECT kind, name, deleted FROM routes WHERE kind = 'destination' AND uid = d.destination_id LIMIT 1) t ON true
 WHERE d.id = $1";
 
 /// A delivery that was finished at least once; `None`: there's none, it was never finished, or retention has dropped it.
@@ -524,18 +521,8 @@ fn delivery(row: &PgRow) -> Result<Delivery> {
         id: row.try_get("id")?,
         event_id: row.try_get("event_id")?,
         namespace: row.try_get("namespace")?,
-        connection: named(
-            row,
-            "connection_id",
-            "connection_name",
-            "connection_deleted",
-        )?,
-        destination: named(
-            row,
-            "destination_id",
-            "destination_name",
-            "destination_deleted",
-        )?,
+        connection: named(row, "connection")?,
+        destination: named(row, "destination")?,
         state,
         attempts: row.try_get::<i32, _>("attempts")?.unsigned_abs(),
         round: row.try_get::<i32, _>("round")?.unsigned_abs(),

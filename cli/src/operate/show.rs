@@ -25,12 +25,21 @@ pub(super) fn name(prefix: Prefix, named: &Named) -> String {
     match (&named.name, named.deleted) {
         (Some(name), false) => plain(name, 60),
         (Some(name), true) => format!("{} (deleted)", plain(name, 60)),
-        (None, _) => ids::format(prefix, named.id),
+        (None, _) => id(prefix, named),
     }
 }
 
 pub(super) fn named_json(prefix: Prefix, named: &Named) -> Value {
-    json!({"id": ids::format(prefix, named.id), "name": named.name, "deleted": named.deleted})
+    json!({"id": id(prefix, named), "name": named.name, "deleted": named.deleted})
+}
+
+/// A connection may be a topic's subscription.
+fn id(prefix: Prefix, named: &Named) -> String {
+    let prefix = match named.kind.as_deref() {
+        Some("subscription") => Prefix::Subscription,
+        _ => prefix,
+    };
+    ids::format(prefix, named.id)
 }
 
 /// The beginning of a text, on one line.
@@ -83,5 +92,23 @@ mod tests {
         assert_eq!(text, "A    LONGER  C\näöü  x\n");
         assert_eq!(plain("a\u{1b}[2Jb\n", 80), "a\\u{1b}[2Jb\\n");
         assert_eq!(plain("abcdef", 3), "abc…");
+    }
+
+    #[test]
+    fn what_has_no_name_any_more_is_shown_by_its_id() {
+        let mut named = Named {
+            id: Uuid::from_u128(7),
+            kind: None,
+            name: None,
+            deleted: true,
+        };
+        let shown = |named: &Named| name(Prefix::Connection, named);
+        assert_eq!(shown(&named), "conn_00000000000000000000000000000007");
+        named.kind = Some("subscription".to_owned());
+        assert_eq!(shown(&named), "sub_00000000000000000000000000000007");
+        named.name = Some("orders".to_owned());
+        assert_eq!(shown(&named), "orders (deleted)");
+        let json = named_json(Prefix::Connection, &named);
+        assert_eq!(json["id"], "sub_00000000000000000000000000000007");
     }
 }

@@ -530,6 +530,8 @@ async fn dead_letters_are_listed_newest_first_page_by_page_and_found_by_what_is_
         ),
         (Some("destination-0"), false, 1)
     );
+    let kinds = [&first.connection, &first.destination].map(|named| named.kind.as_deref());
+    assert_eq!(kinds, [Some("connection"), Some("destination")]);
     assert_eq!((first.status, &*first.reason), (Some(200), "retries_spent"));
     assert_eq!(found(of(other)).await.len(), 3);
     let unnamed = &found(of(other)).await[0].destination;
