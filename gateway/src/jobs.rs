@@ -4,7 +4,7 @@
 //! A turn lasts a second at most, in small steps spread over it; then the lease is prolonged, and the next turn follows at
 //! once while there's something to do. A stop is seen by the next step.
 
-use crate::{metrics::Metrics, tasks::Duty};
+use crate::{duty::Duty, metrics::Metrics};
 use anyhow::Context;
 use std::{sync::Arc, time::Duration};
 use store::{

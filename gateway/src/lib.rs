@@ -3,7 +3,8 @@
 //! A request's way, file by file: `server` (sockets) → `ingest` (read, verify, match) → `recorder` (one commit for many)
 //! → 200 to the sender; then `scheduler` (what is due) → `deliver` (one attempt) → `outcomes` (one commit for many).
 //! Beside it: `table` keeps the routing table current, `leases` says which shards are this replica's, `notifier` tells
-//! other replicas what was recorded for theirs, `tasks` are the housekeeping that one replica does for all.
+//! other replicas what was recorded for theirs, `tasks` are the housekeeping, most of it a `duty` that one replica
+//! does for all.
 //!
 //! `run` starts and stops these in order, and is the only file that knows them all.
 //!
@@ -12,6 +13,7 @@
 pub mod args;
 pub mod bodies;
 pub mod deliver;
+pub mod duty;
 pub mod egress;
 pub mod errors;
 pub mod hints;

@@ -11,7 +11,7 @@
 use crate::{
     args::{Args, Limits, Role},
     bodies::{self, Bodies},
-    egress, hints,
+    duty, egress, hints,
     ingest::{Ingest, Proxies, Ready, replicas, replicas::Count},
     metrics::Metrics,
     recorder, scheduled, scheduler,
@@ -317,7 +317,7 @@ struct Parts {
     heartbeat: JoinHandle<()>,
     heartbeat_end: CancellationToken,
     background: Vec<JoinHandle<()>>,
-    leases: tasks::Leases,
+    leases: duty::Leases,
 }
 
 impl Parts {
@@ -399,7 +399,7 @@ impl Parts {
             ears(handle.clone(), wake, scheduled.due.clone(), asked.clone()),
             ends.background.clone(),
         )];
-        let leases = tasks::Leases::new(store.pool.clone(), id.clone());
+        let leases = duty::Leases::new(store.pool.clone(), id.clone());
         background.extend(tasks::start(
             &leases,
             tasks::Objects {

@@ -8,11 +8,11 @@
 //! Where an event goes is decided when it is due, by the subscriptions of that time.
 
 use crate::{
+    duty::{Duty, Leases, woken},
     ingest::recording::deliveries,
     metrics::Metrics,
     recorder::HandOver,
     table,
-    tasks::{self, Duty, Leases},
 };
 use anyhow::Context;
 use bytes::Bytes;
@@ -78,7 +78,7 @@ impl Wakes {
             started: false,
         };
         [
-            tasks::woken(duty, leases, EVERY, self.due.clone(), metrics, token),
+            woken(duty, leases, EVERY, self.due.clone(), metrics, token),
             task::spawn(
                 tell,
                 QUIET,

@@ -8,7 +8,7 @@
 //! since the last one, and the first pass of a new holder of the lease at everything that is kept.
 
 use super::Bodies;
-use crate::tasks::Duty;
+use crate::duty::Duty;
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use jiff::{Timestamp, civil::Date, tz::TimeZone};

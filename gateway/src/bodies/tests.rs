@@ -10,9 +10,9 @@ mod stores;
 use super::{sweep::Sweep, *};
 use crate::{
     deliver::receiver::{Receiver, Reply},
+    duty::Duty,
     egress::{self, Policy},
     run::Options,
-    tasks::Duty,
     testing::{Gateway, Published, connection_row, destination_row, source_row},
 };
 use http::{Request, StatusCode};

@@ -7,6 +7,8 @@
 //! A request that is made again with its idempotency key gets the first one's answer, whatever has become of the topic's
 //! rules since: where a rule would refuse it, the answers are asked first.
 
+mod judge;
+mod pending;
 mod request;
 
 use super::{
@@ -22,17 +24,17 @@ use crate::{
     seen::Seen,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::Body;
 use http_body_util::Full;
 use jiff::Timestamp;
+use judge::{Asked, Judged};
 use request::{Act, Idempotency};
 use routing::{
-    EventView, Table, cloudevents,
+    Table, cloudevents,
     compile::DEFAULT_MAX_BODY_BYTES,
     ids::{Prefix, format},
-    publication::{self, MOST_EVENTS, Problem, Publication},
-    schema::{Action, MOST_MISFITS},
+    publication,
     table::{PublishKey, Topic},
 };
 use serde_json::json;
@@ -53,9 +55,6 @@ pub(super) const TOPICS: &str = "/v1/topics/";
 
 /// A body beyond this is parsed and matched on a thread where it holds up nobody else.
 const LARGE_BODY: usize = 256 << 10;
-
-/// Of all events of a batch together; they are one commit.
-const MOST_DELIVERIES: usize = 32 << 10;
 
 /// Something due later than that is found by the owner's next look.
 const SOON: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
@@ -85,14 +84,6 @@ struct Published {
     marks: usize,
     scheduled: bool,
     answer: Bytes,
-}
-
-/// A publication that fits its topic.
-struct Judged {
-    publication: Publication,
-    headers: Bytes,
-    /// Of each event: where it goes, and whether it fits the schema.
-    events: Vec<(Vec<(Uuid, Uuid)>, Verification)>,
 }
 
 impl Ingest {
@@ -189,8 +180,8 @@ impl Ingest {
         let _counted = super::InFlight::new(&self.metrics.ingest.in_flight);
         let query = head.uri.query().unwrap_or_default();
         let batch = match act {
-            Act::List => return list(ready, topic, query).await.map(Taken::Replied),
-            Act::Cancel(id) => return cancel(ready, topic, id).await.map(Taken::Replied),
+            Act::List => return pending::list(ready, topic, query).await.map(Taken::Replied),
+            Act::Cancel(id) => return pending::cancel(ready, topic, id).await.map(Taken::Replied),
             Act::Publish { batch } => batch,
         };
         let buffered = body::read(
@@ -399,98 +390,6 @@ impl New<'_> {
     }
 }
 
-/// A publication as it came.
-struct Asked {
-    batch: bool,
-    several: bool,
-    query: String,
-    headers: HeaderMap,
-    version: http::Version,
-    body: Bytes,
-    remote_addr: IpAddr,
-    now: Timestamp,
-}
-
-impl Asked {
-    fn judge(mut self, topic: &Topic) -> Result<Judged, Refusal> {
-        let read = publication::read(&self.headers, &self.query, &self.body, self.batch, self.now);
-        let mut publication = read.map_err(unpublishable)?;
-        let changed = publication.events[0].body != self.body;
-        publication::headers::keep(&mut self.headers, publication.cloud_events, changed);
-        let mut events = Vec::with_capacity(publication.events.len());
-        let mut deliveries = 0;
-        for (place, event) in publication.events.iter_mut().enumerate() {
-            let event_type = event.event_type();
-            if !topic.takes(event_type) {
-                return Err(Refusal::EventTypeNotAllowed {
-                    event_type: event_type.map(|found| found.chars().take(MOST_TYPE).collect()),
-                    event_types: topic.event_types.iter().take(MOST_TYPES).cloned().collect(),
-                });
-            }
-            let verification = fits(topic, event, self.several.then_some(place))?;
-            // A scheduled event goes where the subscriptions say when it is due.
-            let matched = match publication.due {
-                Some(_) => Vec::new(),
-                None => {
-                    let json = std::mem::take(&mut event.json);
-                    let view = EventView::new(
-                        &Method::POST,
-                        "",
-                        "",
-                        &self.headers,
-                        &event.body,
-                        self.remote_addr,
-                    )
-                    .with_json(json);
-                    let found = topic.route(&view).into_iter();
-                    found.map(|found| (found.uid, found.destination)).collect()
-                }
-            };
-            deliveries += matched.len();
-            if self.several && deliveries > MOST_DELIVERIES {
-                return Err(Refusal::Unpublishable(std::format!(
-                    "the events of this batch make more than {MOST_DELIVERIES} deliveries; send fewer of them at once"
-                )));
-            }
-            events.push((matched, verification));
-        }
-        Ok(Judged {
-            headers: head::lines(self.version, &self.headers),
-            publication,
-            events,
-        })
-    }
-}
-
-/// Characters of an event's type, and types of a topic, that an answer repeats.
-const MOST_TYPE: usize = 256;
-const MOST_TYPES: usize = 50;
-
-/// Whether an event fits the topic's schema. `place`: within a batch.
-fn fits(
-    topic: &Topic,
-    event: &publication::Event,
-    place: Option<usize>,
-) -> Result<Verification, Refusal> {
-    let Some(check) = &topic.schema else {
-        return Ok(Verification::Verified);
-    };
-    let mut misfits = check.misfits(Some(&event.json));
-    match check.rule.action {
-        _ if misfits.is_empty() => Ok(Verification::Verified),
-        Action::Warn => Ok(Verification::SchemaInvalid),
-        Action::Reject => {
-            misfits.truncate(MOST_MISFITS);
-            if let Some(place) = place {
-                for misfit in &mut misfits {
-                    misfit.path = std::format!("/events/{place}{}", misfit.path);
-                }
-            }
-            Err(Refusal::SchemaInvalid(misfits))
-        }
-    }
-}
-
 /// The topic that a request names and whose key it has.
 fn admitted(table: &Table, slug: &str, headers: &HeaderMap) -> Result<Arc<Topic>, Refusal> {
     let mut named = table.topics_named(slug).peekable();
@@ -533,24 +432,6 @@ async fn answered_before(
     }
 }
 
-fn unpublishable(problem: Problem) -> Refusal {
-    match problem {
-        Problem::Invalid(sentence) | Problem::Passed(sentence) => Refusal::Unpublishable(sentence),
-        Problem::Format => Refusal::UnsupportedMediaType {
-            content_types: [
-                cloudevents::STRUCTURED,
-                cloudevents::BATCH,
-                "application/json",
-            ]
-            .map(str::to_owned)
-            .to_vec(),
-        },
-        Problem::TooMany => Refusal::Unpublishable(std::format!(
-            "a batch has at most {MOST_EVENTS} events; send the others in another one"
-        )),
-    }
-}
-
 fn away(error: store::Error) -> Refusal {
     if matches!(error, store::Error::Data(_)) {
         return Refusal::NotStorable;
@@ -579,43 +460,6 @@ fn answer_of(new: &New<'_>, ids: &[Uuid], due: Option<Timestamp>) -> Bytes {
     answer.to_string().into()
 }
 
-async fn list(ready: &Ready, topic: &Topic, query: &str) -> Result<Reply, Refusal> {
-    let request::Page { after, limit } = request::page(query)?;
-    let listed = scheduled::list(&ready.pool, topic.uid, after, limit + 1)
-        .await
-        .map_err(away)?;
-    let more = listed.len() > usize::from(limit);
-    let listed = &listed[..listed.len().min(usize::from(limit))];
-    let one = |one: &scheduled::Listed| {
-        json!({
-            "event_id": format(Prefix::Event, one.id),
-            "due_at": one.due_at.to_string(),
-            "scheduled_at": one.scheduled_at.to_string(),
-            "body_bytes": one.body_bytes,
-        })
-    };
-    let cursor = listed.last().filter(|_| more);
-    let body = json!({
-        "topic": topic.name,
-        "scheduled": listed.iter().map(one).collect::<Vec<_>>(),
-        "cursor": cursor.map(|last| format(Prefix::Event, last.id)),
-    });
-    Ok(request::reply("scheduled_list", &body))
-}
-
-async fn cancel(ready: &Ready, topic: &Topic, id: Uuid) -> Result<Reply, Refusal> {
-    let cancelled = scheduled::cancel(&ready.pool, topic.uid, id)
-        .await
-        .map_err(away)?;
-    if cancelled {
-        Ok(request::reply(
-            "scheduled_cancel",
-            &json!({ "success": true }),
-        ))
-    } else {
-        Err(Refusal::ScheduledNotFound)
-    }
-}
 /// Puts large bodies where they belong. Returns the events whose bodies are objects now.
 async fn keep_all(bodies: &Bodies, events: &mut [Recorded]) -> Result<Vec<Uuid>, Refusal> {
     let mut kept = Vec::new();
