@@ -9,7 +9,7 @@
 
 use crate::{
     duty::{Duty, Leases, woken},
-    ingest::recording::deliveries,
+    ingest::recording::{deliveries, pairs},
     metrics::Metrics,
     recorder::HandOver,
     table,
@@ -275,10 +275,8 @@ fn event_of(
         &scheduled.body,
         scheduled.remote_addr,
     );
-    let matched = table.topic(scheduled.topic_id).map_or(Vec::new(), |topic| {
-        let found = topic.route(&view).into_iter();
-        found.map(|found| (found.uid, found.destination)).collect()
-    });
+    let topic = table.topic(scheduled.topic_id);
+    let matched = topic.map_or(Vec::new(), |topic| pairs(topic.route(&view)));
     let event = Event {
         id: scheduled.id,
         namespace: scheduled.namespace.clone(),

@@ -10,6 +10,7 @@ use super::{
     checks,
     documents::{Asker, Documents, Unavailable},
     handshake,
+    recording::pairs,
 };
 use crate::errors::Refusal;
 use bytes::Bytes;
@@ -172,11 +173,7 @@ impl Whole {
         }
         let verification = checks::schema(source, &view)?;
         let dedup = checks::key(source, &view);
-        let matched = source
-            .route(&view)
-            .into_iter()
-            .map(|connection| (connection.uid, connection.destination))
-            .collect();
+        let matched = pairs(source.route(&view));
         Ok(Found::Judged(Judged::Record(Record {
             request: self,
             matched,

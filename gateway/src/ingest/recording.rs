@@ -5,7 +5,7 @@ use crate::{errors::Refusal, table::Applied};
 use routing::{
     Table,
     ids::{Prefix, format},
-    table::Source,
+    table::{Connection, Source},
 };
 use std::sync::Arc;
 use store::events::{Event, Kept, NewDelivery, Recorded, Verification};
@@ -52,6 +52,12 @@ pub(super) fn rows(id: Uuid, record: Record, to: &Addressed<'_>) -> Recorded {
         dedup: record.dedup,
         claim: None,
     }
+}
+
+/// The (connection, destination) pairs of [`deliveries`].
+pub(crate) fn pairs(matched: Vec<&Arc<Connection>>) -> Vec<(Uuid, Uuid)> {
+    let pair = |connection: &Arc<Connection>| (connection.uid, connection.destination);
+    matched.into_iter().map(pair).collect()
 }
 
 /// Of the (connection, destination) pairs that an event goes by.

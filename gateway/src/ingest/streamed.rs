@@ -12,7 +12,7 @@ use super::{
     body::{Charge, Pace, piece},
     checks,
     judge::{Arrived, Record, Whole, unauthorized},
-    recording::{self, Addressed},
+    recording::{self, Addressed, pairs},
 };
 use crate::{
     bodies::{self, MOST_IN_MEMORY, NotKept, Upload},
@@ -167,11 +167,7 @@ impl Arriving {
     fn record(mut self, source: &Source, public_url: &str) -> Record {
         self.whole.received_at = store::time::stored(clock::now());
         let view = self.whole.view(public_url);
-        let (dedup, matched) = (checks::key(source, &view), source.route(&view));
-        let matched = matched
-            .into_iter()
-            .map(|connection| (connection.uid, connection.destination))
-            .collect();
+        let (dedup, matched) = (checks::key(source, &view), pairs(source.route(&view)));
         Record {
             request: self.whole,
             matched,

@@ -1,6 +1,9 @@
 //! Whether a publication fits its topic, and where its events go.
 
-use crate::{errors::Refusal, ingest::head};
+use crate::{
+    errors::Refusal,
+    ingest::{head, recording::pairs},
+};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use jiff::Timestamp;
@@ -69,8 +72,7 @@ impl Asked {
                         self.remote_addr,
                     )
                     .with_json(json);
-                    let found = topic.route(&view).into_iter();
-                    found.map(|found| (found.uid, found.destination)).collect()
+                    pairs(topic.route(&view))
                 }
             };
             deliveries += matched.len();
