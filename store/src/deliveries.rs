@@ -129,6 +129,7 @@ pub const LOOKED_INTO: u32 = 200;
 ///
 /// $1 namespace, $2 destination, $3 connection, $4 reason, $5 from, $6 until, $7 text, $8 and $9 the cursor, $10 rows to
 /// look at, $11 rows to give, $12 a job whose own rows are left out. The last two columns are where the looking ended.
+/// OFFSET keeps an EXISTS a look-up: Postgres 18 would read all attempts into a hash table first.
 macro_rules! matching {
     ($key:literal, $than:literal, $order:literal) => {
         concat!(
@@ -157,9 +158,9 @@ macro_rules! matching {
       AND ($7::text IS NULL OR EXISTS (
               SELECT FROM events e WHERE e.id = l.event_id AND (
                   position($7 IN e.path) > 0 OR position($7 IN e.query) > 0
-                  OR position(convert_to($7, 'UTF8') IN substring(e.body FROM 1 FOR 262144)) > 0))
+                  OR position(convert_to($7, 'UTF8') IN substring(e.body FROM 1 FOR 262144)) > 0) OFFSET 0)
           OR EXISTS (
-              SELECT FROM attempts a WHERE a.delivery_id = l.id AND a.number = l.attempts AND position($7 IN a.error) > 0))
+              SELECT FROM attempts a WHERE a.delivery_id = l.id AND a.number = l.attempts AND position($7 IN a.error) > 0 OFFSET 0))
     ORDER BY l.finished_at ",
             $order,
             ", l.id ",
