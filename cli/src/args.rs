@@ -145,15 +145,15 @@ pub struct Trial {
     #[arg(short = 'f', long = "file", value_name = "FOLDER", required = true)]
     pub paths: Vec<PathBuf>,
 
-    /// The Source that receives the event: its name, or namespace/name
+    /// The Source that receives the event: its name, or namespace/name [default: none; it or --topic is needed]
     #[arg(long, value_name = "NAME", required_unless_present = "topic")]
     pub source: Option<String>,
 
-    /// The Topic that the event is published to, in place of a Source: its name, or namespace/name
+    /// The Topic that the event is published to, in place of a Source: its name, or namespace/name [default: none]
     #[arg(long, value_name = "NAME", conflicts_with = "source")]
     pub topic: Option<String>,
 
-    /// The file is a batch, as the topic's `/publish/batch` takes it
+    /// The file is a batch, as the topic's `/publish/batch` takes it [default: it is one event]
     #[arg(long, conflicts_with = "source")]
     pub batch: bool,
 
