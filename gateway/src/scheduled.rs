@@ -162,7 +162,11 @@ impl Duty for Due {
                 break;
             };
             self.overdue(clock::now().duration_since(first.due_at).as_secs_f64());
-            self.publish(&due, table, revision).await?;
+            let mut rest = &due[..];
+            while !rest.is_empty() {
+                let published = self.publish(rest, table, revision).await?;
+                rest = &rest[published..];
+            }
         }
         self.measure().await?;
         let next = scheduled::next_due_in(&self.pool)
@@ -184,7 +188,13 @@ impl Duty for Due {
 }
 
 impl Due {
-    async fn publish(&self, due: &[Scheduled], table: &Table, revision: i64) -> anyhow::Result<()> {
+    /// The first of them, as many as go in one transaction; returns how many, at least one.
+    async fn publish(
+        &self,
+        due: &[Scheduled],
+        table: &Table,
+        revision: i64,
+    ) -> anyhow::Result<usize> {
         let now = store::time::stored(clock::now());
         let mut recorded: Vec<Recorded> = Vec::new();
         let mut deliveries = 0;
@@ -196,7 +206,6 @@ impl Due {
             }
             recorded.push(event);
         }
-        // The others are still due, and come with the next look.
         let due = &due[..recorded.len()];
         let made = match scheduled::publish(&self.pool, due, &recorded).await {
             // Nobody published for days: the days on which these were due have no partitions.
@@ -236,7 +245,7 @@ impl Due {
         if !committed.is_empty() {
             (self.hand_over)(committed);
         }
-        Ok(())
+        Ok(due.len())
     }
 
     async fn measure(&self) -> anyhow::Result<()> {

@@ -105,7 +105,6 @@ mod tests {
         let shown = |named: &Named| name(Prefix::Connection, named);
         assert_eq!(shown(&named), "conn_00000000000000000000000000000007");
         named.kind = Some("subscription".to_owned());
-        assert_eq!(shown(&named), "sub_00000000000000000000000000000007");
         named.name = Some("orders".to_owned());
         assert_eq!(shown(&named), "orders (deleted)");
         let json = named_json(Prefix::Connection, &named);

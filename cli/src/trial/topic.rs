@@ -4,6 +4,7 @@ use super::{Said, source::schema};
 use bytes::Bytes;
 use http::HeaderMap;
 use routing::{
+    compile::DEFAULT_MAX_BODY_BYTES,
     publication::{self, Event, MOST_EVENTS, Problem, headers},
     table::{PublishKey, Topic},
 };
@@ -25,6 +26,12 @@ pub(super) fn judge(
     batch: bool,
 ) -> Result<Fits, String> {
     let mut steps = vec![("publish key", key(topic, sent)?)];
+    let (bytes, most) = (body.len() as u64, DEFAULT_MAX_BODY_BYTES);
+    if bytes > most {
+        return Err(format!(
+            "the request has {bytes} bytes, a topic takes {most}: 413"
+        ));
+    }
     let read = publication::read(sent, query, body, batch, service::clock::now());
     let publication = read.map_err(refused)?;
     let several = publication.events.len() > 1;

@@ -55,7 +55,7 @@ impl Place {
         threshold: usize,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Place, InvalidPlace> {
-        let wrong = || InvalidPlace::Scheme(url.to_owned());
+        let wrong = || InvalidPlace::Scheme(shown(url));
         let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
         if scheme == "file" {
             return match rest.starts_with('/') {
@@ -68,7 +68,7 @@ impl Place {
             return Err(wrong());
         }
         let prefix = Path::from_url_path(path.trim_end_matches('/'))
-            .map_err(|_| InvalidPlace::Path(url.to_owned()))?;
+            .map_err(|_| InvalidPlace::Path(shown(url)))?;
         let (transport, retry) = (
             Transport::new(),
             RetryConfig {
@@ -141,6 +141,18 @@ impl Place {
     }
 }
 
+/// A URL without what has no place in it, which may be a credential.
+fn shown(url: &str) -> String {
+    let (url, more) = match url.split_once(['?', '#']) {
+        Some((url, _)) => (url, "?…"),
+        None => (url, ""),
+    };
+    match url.rsplit_once('@') {
+        Some((_, place)) => format!("…@{place}{more}"),
+        None => format!("{url}{more}"),
+    }
+}
+
 /// The stores' own in the environment, their names in lower case.
 struct Variables(Vec<(String, String)>);
 
@@ -167,10 +179,16 @@ impl Variables {
 
     /// In the library's words. They quote what they can't read: a key, where somebody gave one for the path of its file.
     fn missing_or_wrong(&self, error: &object_store::Error) -> InvalidPlace {
-        let quoted = self.0.iter().filter(|(_, value)| value.len() >= SECRET);
-        InvalidPlace::Store(quoted.fold(error.to_string(), |text, (name, value)| {
-            text.replace(value.as_str(), &format!("${}", name.to_ascii_uppercase()))
-        }))
+        let mut quoted: Vec<_> = self.0.iter().collect();
+        quoted.retain(|(_, value)| value.len() >= SECRET);
+        // A short one may be part of a long one, which would not be found any more.
+        quoted.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
+        let text = quoted
+            .iter()
+            .fold(error.to_string(), |text, (name, value)| {
+                text.replace(value.as_str(), &format!("${}", name.to_ascii_uppercase()))
+            });
+        InvalidPlace::Store(text)
     }
 }
 

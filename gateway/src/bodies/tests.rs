@@ -352,11 +352,14 @@ fn a_url_that_means_no_store_is_refused_in_words() {
         "bucket",
         "ftp://bucket/x",
         "s3://",
-        "s3://user@bucket/x",
+        "s3://user:never-to-be-shown@bucket/x",
         "file://relative/x",
         "gs://bucket/x?y=z",
+        "az://container?sig=never-to-be-shown",
     ] {
         let error = Place::parse(wrong, THRESHOLD, none()).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("never-to-be-shown"), "{shown}");
         assert!(
             error.to_string().contains("write s3://BUCKET/PATH"),
             "{wrong}: {error}"

@@ -197,8 +197,8 @@ pub async fn record(pool: &Pool, batch: &[Recorded]) -> Result<Vec<Kept>> {
     Recorder::new(pool.clone()).record(batch).await
 }
 
-/// How long after a copy of an event the keys of a batch are looked up before they are written. A batch that takes its
-/// keys for new and meets a copy is written twice, and leaves an error in the server's log: once in this time at most.
+/// How long after a remembered key was met the keys of a batch are looked up before they are written. A batch that takes
+/// its keys for new and meets one is written twice, and leaves an error in the server's log: once in this time at most.
 const CAREFUL_FOR: Duration = Duration::from_secs(10);
 
 /// Records one batch after another, on a connection that it keeps while they follow each other.
@@ -237,16 +237,19 @@ impl Recorder {
         let careful = self.careful_until.is_some_and(|end| Instant::now() < end);
         let (mut session, since) = self.reused.take().await?;
         let pool = &self.reused.pool;
+        // A key that is there, if only because its window has just ended.
+        let mut met = false;
         let kept = match parts.record_first(careful, pool, &mut session).await {
             // The session may be a transaction, and that has failed.
             Err(error) if error.is_unique_violation() => {
                 drop(session);
+                met = !parts.keys.sorted.is_empty();
                 session = pool.session().await?;
                 parts.record(RECORD, pool, &mut session).await?
             }
             result => result?,
         };
-        if kept.iter().any(|kept| matches!(kept, Kept::Duplicate(_))) {
+        if met || kept.iter().any(|kept| matches!(kept, Kept::Duplicate(_))) {
             self.careful_until = Some(Instant::now() + CAREFUL_FOR);
         }
         self.reused.give(session, since).await?;

@@ -93,13 +93,8 @@ async fn a_commit_whose_answer_was_lost_is_made_again_and_is_no_copy_of_itself()
     assert_eq!(queued(pool).await, [id(&batch[0])]);
 }
 
-#[tokio::test]
-async fn whoever_has_met_a_copy_looks_for_the_next_and_says_the_same() {
-    let db = Database::create().await;
-    let pool = &db.store.pool;
-    let first = copy(1, LONG);
-    let mut recorder = events::Recorder::new(pool.clone());
-    // A sequence counts on when a transaction fails.
+/// By a sequence, which counts on when a transaction fails.
+async fn count_tries(pool: &Pool) {
     execute(
         pool,
         "CREATE SEQUENCE tries;
@@ -108,6 +103,37 @@ async fn whoever_has_met_a_copy_looks_for_the_next_and_says_the_same() {
          CREATE TRIGGER count_try BEFORE INSERT ON dedup FOR EACH STATEMENT EXECUTE FUNCTION count_try()",
     )
     .await;
+}
+
+async fn tries(pool: &Pool) -> i64 {
+    sqlx::query_scalar("SELECT last_value FROM tries")
+        .fetch_one(pool.raw())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn whoever_has_met_a_key_whose_window_is_over_looks_first_too() {
+    let db = Database::create().await;
+    let pool = &db.store.pool;
+    events::record(pool, &[copy(1, LONG)]).await.unwrap();
+    count_tries(pool).await;
+    let mut recorder = events::Recorder::new(pool.clone());
+    for _ in 0..3 {
+        let_expire(pool, 1).await;
+        let kept = recorder.record(&[copy(1, LONG)]).await.unwrap();
+        assert_eq!(kept, [Kept::New]);
+    }
+    assert_eq!(tries(pool).await, 4);
+}
+
+#[tokio::test]
+async fn whoever_has_met_a_copy_looks_for_the_next_and_says_the_same() {
+    let db = Database::create().await;
+    let pool = &db.store.pool;
+    let first = copy(1, LONG);
+    let mut recorder = events::Recorder::new(pool.clone());
+    count_tries(pool).await;
     let batches = [
         vec![copy(1, LONG), copy(2, LONG)],
         vec![copy(3, LONG), copy(1, LONG)],
@@ -128,11 +154,11 @@ async fn whoever_has_met_a_copy_looks_for_the_next_and_says_the_same() {
     }
     assert_eq!(kept(pool).await.len(), 7);
     assert_eq!(queued(pool).await.len(), 5);
-    let tries: i64 = sqlx::query_scalar("SELECT last_value FROM tries")
-        .fetch_one(pool.raw())
-        .await
-        .unwrap();
-    assert_eq!(tries, 5, "only the first copy was met unprepared");
+    assert_eq!(
+        tries(pool).await,
+        5,
+        "only the first copy was met unprepared"
+    );
 }
 
 #[tokio::test]

@@ -147,6 +147,11 @@ fn credentials_that_google_cannot_read_are_refused_and_not_shown() {
         let shown = format!("{} {error:?}", service::log::chain(&error));
         assert!(!shown.contains("never-to-be-shown"), "{shown}");
     }
+    // Its value is a part of the other's.
+    let project = ("GOOGLE_PROJECT", "\"private_key\"");
+    let error = parse("gs://hooks", [project, ("GOOGLE_SERVICE_ACCOUNT", key)]).unwrap_err();
+    let shown = error.to_string();
+    assert!(!shown.contains("never-to-be-shown"), "{shown}");
     let error = parse("gs://hooks", [("GOOGLE_SERVICE_ACCOUNT", key)]).unwrap_err();
     let shown = error.to_string();
     assert!(

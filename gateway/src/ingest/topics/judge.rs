@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use store::events::Verification;
 use uuid::Uuid;
 
-/// Of all events of a batch together; they are one commit.
+/// Of all events of a batch together; they are one commit. One alone goes wherever it is to go.
 const MOST_DELIVERIES: usize = 32 << 10;
 
 /// A publication that fits its topic.
@@ -48,7 +48,7 @@ impl Asked {
         let changed = publication.events[0].body != self.body;
         publication::headers::keep(&mut self.headers, publication.cloud_events, changed);
         let mut events = Vec::with_capacity(publication.events.len());
-        let mut deliveries = 0;
+        let (mut deliveries, alone) = (0, publication.events.len() == 1);
         for (place, event) in publication.events.iter_mut().enumerate() {
             let event_type = event.event_type();
             if !topic.takes(event_type) {
@@ -76,7 +76,7 @@ impl Asked {
                 }
             };
             deliveries += matched.len();
-            if self.several && deliveries > MOST_DELIVERIES {
+            if !alone && deliveries > MOST_DELIVERIES {
                 return Err(Refusal::Unpublishable(std::format!(
                     "the events of this batch make more than {MOST_DELIVERIES} deliveries; send fewer of them at once"
                 )));
