@@ -39,7 +39,7 @@ const EVERY: Duration = Duration::from_secs(15);
 const LEAST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Of the events that are published in one transaction; the first goes whatever it makes.
-const MOST_DELIVERIES: usize = 8192;
+const DELIVERIES_AT_ONCE: usize = 8192;
 
 /// Counted up to this.
 const MOST_COUNTED: u32 = 100_000;
@@ -201,7 +201,7 @@ impl Due {
         for scheduled in due {
             let event = event_of(scheduled, table, revision, now, self.shards);
             deliveries += event.deliveries.len();
-            if deliveries > MOST_DELIVERIES && !recorded.is_empty() {
+            if deliveries > DELIVERIES_AT_ONCE && !recorded.is_empty() {
                 break;
             }
             recorded.push(event);

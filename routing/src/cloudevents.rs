@@ -58,6 +58,18 @@ pub fn said(headers: &HeaderMap) -> Said {
     }
 }
 
+/// Takes away all `ce-` headers, also those that are no attribute.
+pub fn remove_attributes(headers: &mut HeaderMap) {
+    let attributes: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("ce-"))
+        .cloned()
+        .collect();
+    for name in attributes {
+        headers.remove(name);
+    }
+}
+
 fn media_type(headers: &HeaderMap) -> &str {
     let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let text = std::str::from_utf8(value.unwrap_or_default()).unwrap_or_default();

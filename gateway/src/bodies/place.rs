@@ -78,37 +78,25 @@ impl Place {
             },
         );
         let variables = Variables::of(variables);
-        let store: Result<Arc<dyn ObjectStore>, object_store::Error> = match scheme {
-            "s3" => variables
-                .known("aws_")
-                .fold(AmazonS3Builder::new(), |builder, (key, value)| {
-                    builder.with_config(key, value)
-                })
-                .with_bucket_name(bucket)
-                .with_retry(retry)
-                .with_http_connector(transport)
-                .build()
-                .map(|store| Arc::new(store) as _),
-            "gs" => variables
-                .known("google_")
-                .fold(GoogleCloudStorageBuilder::new(), |builder, (key, value)| {
-                    builder.with_config(key, value)
-                })
-                .with_bucket_name(bucket)
-                .with_retry(retry)
-                .with_http_connector(transport)
-                .build()
-                .map(|store| Arc::new(store) as _),
-            "az" => variables
-                .known("azure_")
-                .fold(MicrosoftAzureBuilder::new(), |builder, (key, value)| {
-                    builder.with_config(key, value)
-                })
-                .with_container_name(bucket)
-                .with_retry(retry)
-                .with_http_connector(transport)
-                .build()
-                .map(|store| Arc::new(store) as _),
+        // Three builders with the same methods and no trait for them.
+        macro_rules! build {
+            ($builder:ident, $variables:literal, $with_bucket:ident) => {
+                variables
+                    .known($variables)
+                    .fold($builder::new(), |builder, (key, value)| {
+                        builder.with_config(key, value)
+                    })
+                    .$with_bucket(bucket)
+                    .with_retry(retry)
+                    .with_http_connector(transport)
+                    .build()
+                    .map(|store| Arc::new(store) as Arc<dyn ObjectStore>)
+            };
+        }
+        let store = match scheme {
+            "s3" => build!(AmazonS3Builder, "aws_", with_bucket_name),
+            "gs" => build!(GoogleCloudStorageBuilder, "google_", with_bucket_name),
+            "az" => build!(MicrosoftAzureBuilder, "azure_", with_container_name),
             _ => return Err(wrong()),
         };
         let store = store.map_err(|error| variables.missing_or_wrong(&error))?;
@@ -141,15 +129,11 @@ impl Place {
     }
 }
 
-/// A URL without what has no place in it, which may be a credential.
+/// A URL; of one that holds what has no place in it, and may be a credential, the scheme alone.
 fn shown(url: &str) -> String {
-    let (url, more) = match url.split_once(['?', '#']) {
-        Some((url, _)) => (url, "?…"),
-        None => (url, ""),
-    };
-    match url.rsplit_once('@') {
-        Some((_, place)) => format!("…@{place}{more}"),
-        None => format!("{url}{more}"),
+    match url.split_once("://") {
+        Some((scheme, rest)) if rest.contains(['@', '?', '#']) => format!("{scheme}://…"),
+        _ => url.to_owned(),
     }
 }
 

@@ -452,14 +452,7 @@ fn cloud_event(mode: cloudevents::Mode, event: &Event, headers: &mut HeaderMap) 
         false => headers.get(header::CONTENT_TYPE).cloned(),
     };
     let written = cloudevents::write(known, content_type.as_ref(), &event.body, mode);
-    let attributes: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("ce-"))
-        .cloned()
-        .collect();
-    for name in attributes {
-        headers.remove(name);
-    }
+    cloudevents::remove_attributes(headers);
     let same = written.body.as_ptr() == event.body.as_ptr();
     if !same {
         for name in ["content-digest", "digest"] {

@@ -49,14 +49,7 @@ pub fn keep(headers: &mut HeaderMap, cloud_events: bool, changed: bool) {
         );
         return;
     }
-    let attributes: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("ce-"))
-        .cloned()
-        .collect();
-    for name in attributes {
-        headers.remove(name);
-    }
+    cloudevents::remove_attributes(headers);
     headers.insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static(cloudevents::STRUCTURED),
